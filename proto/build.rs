@@ -4,11 +4,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 3] = [
-    "cowrite/v1/collaboration.proto",
-    "cowrite/v1/document.proto",
-    "cowrite/v1/error.proto",
-];
+const PROTOS: [&str; 3] =
+    ["cowrite/v1/collaboration.proto", "cowrite/v1/document.proto", "cowrite/v1/error.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=cowrite");

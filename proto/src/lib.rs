@@ -8,6 +8,7 @@ pub mod v1 {
         missing_debug_implementations,
         unreachable_pub,
         clippy::all,
+        clippy::missing_errors_doc,
         reason = "generated code; the .proto files are its documentation"
     )]
     tonic::include_proto!("cowrite.v1");

@@ -1,0 +1,240 @@
+//! Builds every layer from the bottom up, runs the server, and drains it in the order of the flow.
+
+pub mod cli;
+pub mod config;
+mod telemetry;
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc};
+
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+pub use self::config::Config;
+use crate::{
+    auth::Authenticator,
+    log::{self, UpdateLog},
+    metrics::Metrics,
+    room::Registry,
+    session::Sessions,
+    shutdown::Tasks,
+    time,
+    transport::{self, Health, Listener, ListenerLimits, Readiness},
+};
+
+/// Connections to the admin listener at most: a few probes and scrapers.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// A server that cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] log::OpenError),
+    /// A port cannot be taken.
+    #[error("listen on {address} ({key}): is it in use? give another address")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The key that says so.
+        key: &'static str,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The descriptors of the services cannot be read, which is a fault of the build.
+    #[error("read the descriptors of the services")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The operating system refused something.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// How a server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// Every client was told, and everything ended by itself.
+    Cleanly,
+    /// Some connections were cut when `shutdown.grace` was over. What was acknowledged is on disk.
+    Cut,
+}
+
+/// A server that has its ports and its log, and is about to serve.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    metrics: Arc<Metrics>,
+    log: Arc<dyn UpdateLog>,
+    listener: Listener,
+    admin: Listener,
+    router: axum::Router,
+    admin_router: axum::Router,
+    readiness: Readiness,
+    health: Health,
+    rooms: Tasks,
+    sessions: Tasks,
+    connections: Tasks,
+}
+
+impl Server {
+    /// Opens the log and takes the ports.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be started; the message says what to do.
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new());
+        let (log_config, log_metrics) = (config.log.clone(), metrics.log.clone());
+        let opening = tokio::task::spawn_blocking(move || log::open(&log_config, log_metrics));
+        let log = opening.await.map_err(io::Error::other)??;
+        Self::bind_with_log(config, metrics, log).await
+    }
+
+    /// Takes the ports, with a log that is open already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::bind`].
+    pub async fn bind_with_log(
+        config: Config,
+        metrics: Arc<Metrics>,
+        log: Arc<dyn UpdateLog>,
+    ) -> Result<Self, StartError> {
+        let (rooms, session_tasks, connections) = (Tasks::new(), Tasks::new(), Tasks::new());
+        let registry = Registry::new(
+            config.room.clone(),
+            Arc::clone(&log),
+            metrics.room.clone(),
+            rooms.clone(),
+        );
+        let sessions = Sessions::new(
+            config.session.clone(),
+            registry,
+            Authenticator::new(&config.auth),
+            metrics.session.clone(),
+            session_tasks.clone(),
+        );
+        let readiness = Readiness::new(sessions.clone());
+        let (router, health) = transport::router(&config.transport, &sessions, &readiness)?;
+        let admin_router = transport::admin_router(Arc::clone(&metrics), &readiness);
+        let bind = async |key, address, config: &transport::Config| {
+            let limits = ListenerLimits::new(config);
+            let bound = Listener::bind(address, limits, metrics.transport.clone()).await;
+            bound.map_err(|source| StartError::Listen { address, key, source })
+        };
+        let doors = &config.transport;
+        let listener = bind("transport.listen", doors.listen, doors).await?;
+        let admin = transport::Config {
+            connections_max: ADMIN_CONNECTIONS_MAX,
+            ..config.transport.clone()
+        };
+        let admin = bind("transport.admin_listen", doors.admin_listen, &admin).await?;
+        Ok(Self {
+            config,
+            metrics,
+            log,
+            listener,
+            admin,
+            router,
+            admin_router,
+            readiness,
+            health,
+            rooms,
+            sessions: session_tasks,
+            connections,
+        })
+    }
+
+    /// Where clients come in.
+    ///
+    /// # Errors
+    ///
+    /// The operating system does not say.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Where operators look.
+    ///
+    /// # Errors
+    ///
+    /// The operating system does not say.
+    pub fn admin_addr(&self) -> io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// Serves until `shutdown` is ready, then drains: within `shutdown.grace`, whatever clients do.
+    ///
+    /// # Cancellation
+    ///
+    /// Everything is cut. What was acknowledged is on disk.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Stopped {
+        let stop = CancellationToken::new();
+        let (listeners, admin) = (Tasks::new(), Tasks::new());
+        self.health.set_serving(true).await;
+        let serve = self.listener.serve(self.router, stop.clone(), self.connections.clone());
+        listeners.spawn(serve);
+        let admin_stop = CancellationToken::new();
+        let serve = self.admin.serve(self.admin_router, admin_stop.clone(), admin.clone());
+        admin.spawn(serve);
+        let compact = compact(Arc::clone(&self.log), self.config.log.compact_interval);
+        let compacting = listeners.token().clone().run_until_cancelled_owned(compact);
+        listeners.spawn(compacting);
+
+        shutdown.await;
+        let grace = self.config.shutdown.grace;
+        let deadline = time::now() + grace;
+        tracing::info!(?grace, "draining");
+        self.readiness.drain();
+        self.health.set_serving(false).await;
+        sleep(self.config.shutdown.delay.min(grace / 2)).await;
+        // Nobody new; then everybody is told, after what they sent is durable; then the rooms,
+        // which are empty, and the log.
+        stop.cancel();
+        self.sessions.cancel();
+        let clean = within(deadline, self.sessions.wait()).await;
+        self.rooms.cancel();
+        let clean = within(deadline, self.rooms.wait()).await && clean;
+        listeners.cancel();
+        let clean = within(deadline, self.connections.wait()).await && clean;
+        self.connections.cancel();
+        // The last write, which cannot be given up halfway: it waits for nobody but the disk.
+        let clean = within(deadline + grace, self.log.close()).await && clean;
+        admin_stop.cancel();
+        admin.cancel();
+        if clean {
+            tracing::info!("drained");
+            Stopped::Cleanly
+        } else {
+            tracing::warn!("drained by cutting connections that did not end in time");
+            Stopped::Cut
+        }
+    }
+}
+
+/// Whether `work` was done in time.
+async fn within(deadline: Instant, work: impl Future<Output = ()>) -> bool {
+    timeout_at(deadline, work).await.is_ok()
+}
+
+async fn compact(log: Arc<dyn UpdateLog>, interval: time::Duration) {
+    loop {
+        sleep(interval).await;
+        match log.compact().await {
+            Ok(done) if done.segments_dropped > 0 => {
+                tracing::info!(
+                    segments = done.segments_dropped,
+                    bytes = done.bytes_freed,
+                    "log compacted"
+                );
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "compacting the log failed"),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! What can go wrong with a document in memory, as far as callers decide by it.
+
+/// An update that a document does not take, because it depends on structs that are not there. The
+/// document is as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the update needs clock {clock} of client {client}, which the document does not have")]
+pub struct Incomplete {
+    /// Whose structs.
+    pub client: u64,
+    /// The first one that is missing, or one after it.
+    pub clock: u32,
+}
+
+/// yrs panicked or broke a promise: what the document in memory holds is not known any more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("fault in the document: {what}")]
+pub struct Fault {
+    /// What was seen. For logs; no content is in it.
+    pub what: String,
+}
+
+impl Fault {
+    pub(super) fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into() }
+    }
+}

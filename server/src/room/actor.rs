@@ -1,0 +1,306 @@
+//! The task that owns a room: moves commands, time and writes between the state and the world.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::AtomicUsize},
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Sleep, sleep_until},
+};
+
+use super::{
+    Command,
+    config::Config,
+    error::CloseReason,
+    state::{CheckpointJob, Failed, State, Write},
+};
+use crate::{
+    crdt::{Fault, checkpoint_is_faithful},
+    ids::{DocumentId, Epoch},
+    log::{Appending, Checkpoint, LoadError, UpdateLog},
+    metrics::{RestartCause, RestartLabels, RoomMetrics},
+    shutdown::Tasks,
+    time::{self, Duration, Instant},
+};
+
+/// Commands taken from the mailbox at once.
+const COMMANDS: usize = 256;
+
+/// Why a room ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// Nobody was there.
+    Idle,
+    /// The log could not be written, or has to be read anew.
+    Append,
+    /// yrs faulted on an update.
+    Fault,
+    /// The document could not be loaded.
+    Load(LoadFailed),
+}
+
+/// Why a document could not be loaded.
+#[derive(Debug)]
+pub(super) enum LoadFailed {
+    /// The log said no.
+    Log(LoadError),
+    /// yrs faulted, twice.
+    Fault(Fault),
+}
+
+/// What a room task needs.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub(super) id: DocumentId,
+    pub(super) config: Arc<Config>,
+    pub(super) log: Arc<dyn UpdateLog>,
+    pub(super) metrics: RoomMetrics,
+    pub(super) tasks: Tasks,
+    pub(super) mailbox: mpsc::Receiver<Command>,
+    /// How many sessions are in the room, for those outside.
+    pub(super) sessions: Arc<AtomicUsize>,
+    /// The document has faulted before.
+    pub(super) careful: bool,
+}
+
+/// What is being written.
+enum Writing {
+    Create(Epoch, Appending),
+    Append(Appending),
+}
+
+impl Room {
+    /// Loads the document and serves its sessions until nobody is left, or something fails.
+    pub(super) async fn run(mut self) -> Ended {
+        let mut state = match self.load().await {
+            Ok(state) => state,
+            Err(failed) => {
+                let reason = failed.reason();
+                self.refuse_all(&reason);
+                return Ended::Load(failed);
+            }
+        };
+        let ended = self.serve(&mut state).await;
+        match &ended {
+            Ended::Append => {
+                self.restarted(RestartCause::Append);
+                state.end_all(&CloseReason::LogUnavailable);
+            }
+            Ended::Fault => {
+                self.restarted(RestartCause::Fault);
+                state.end_culprit();
+                state.end_all(&CloseReason::RoomRestarted);
+            }
+            Ended::Idle | Ended::Load(_) => {}
+        }
+        ended
+    }
+
+    fn faulted(&self, fault: &Fault) -> Ended {
+        tracing::error!(document = %self.id, %fault, "room closed, it will be loaded anew");
+        Ended::Fault
+    }
+
+    fn restarted(&self, cause: RestartCause) {
+        self.metrics.restarts.get_or_create(&RestartLabels { cause }).inc();
+    }
+
+    async fn load(&mut self) -> Result<State, LoadFailed> {
+        let started = time::now();
+        let loaded = self.log.load(&self.id).await.map_err(LoadFailed::Log)?;
+        let build = |careful| {
+            let (config, metrics) = (Arc::clone(&self.config), self.metrics.clone());
+            let sessions = Arc::clone(&self.sessions);
+            State::new(self.id.clone(), config, metrics, loaded.as_ref(), sessions, careful)
+        };
+        // Once more, because a fault that comes again is in the document and not in the moment.
+        let state = build(self.careful).or_else(|fault| {
+            tracing::error!(document = %self.id, %fault, "loading the document faulted");
+            build(true)
+        });
+        let took = time::now().saturating_duration_since(started);
+        self.metrics.load_duration.observe(took.as_secs_f64());
+        state.map_err(LoadFailed::Fault)
+    }
+
+    async fn serve(&mut self, state: &mut State) -> Ended {
+        let mut log_state = self.log.state();
+        let drained = state.drained();
+        let mut commands = Vec::with_capacity(COMMANDS);
+        let mut writing: Option<Writing> = None;
+        let mut checkpoint: Option<oneshot::Receiver<()>> = None;
+        let mut timer = Timer::new();
+        let ending = self.tasks.token().clone();
+        loop {
+            let now = time::now();
+            let log = *log_state.borrow();
+            match state.advance(now, log) {
+                Ok(Some(Write::Create(epoch))) => {
+                    writing = Some(Writing::Create(epoch, self.log.create(&self.id, epoch)));
+                }
+                Ok(Some(Write::Append(append))) => {
+                    writing = Some(Writing::Append(self.log.append(append)));
+                }
+                Ok(None) => {}
+                Err(Failed::Append) => return Ended::Append,
+                Err(Failed::Fault(fault)) => return self.faulted(&fault),
+            }
+            if ending.is_cancelled() && writing.is_none() && !state.has_staged() {
+                return Ended::Idle;
+            }
+            let unloading = state.is_idle(now) && writing.is_none();
+            match state.checkpoint(unloading) {
+                Ok(Some(job)) => checkpoint = Some(self.store_checkpoint(job)),
+                Ok(None) if unloading && checkpoint.is_none() && self.mailbox.is_empty() => {
+                    return Ended::Idle;
+                }
+                Ok(None) => {}
+                Err(fault) => return self.faulted(&fault),
+            }
+            // In order of priority: what is durable is passed on before more is taken.
+            tokio::select! {
+                biased;
+                result = written(&mut writing) => {
+                    let outcome = match result {
+                        (Some(epoch), result) => state.created(epoch, result),
+                        (None, result) => state.written(time::now(), result),
+                    };
+                    match outcome {
+                        Ok(()) => {}
+                        Err(Failed::Append) => return Ended::Append,
+                        Err(Failed::Fault(fault)) => return self.faulted(&fault),
+                    }
+                }
+                () = ending.cancelled(), if writing.is_none() && !state.has_staged() => {}
+                () = drained.notified() => {}
+                () = done(&mut checkpoint) => {
+                    checkpoint = None;
+                    state.checkpoint_done();
+                }
+                changed = log_state.changed() => if changed.is_err() { return Ended::Append },
+                count = self.mailbox.recv_many(&mut commands, COMMANDS) => {
+                    if count == 0 {
+                        return Ended::Idle;
+                    }
+                    for command in commands.drain(..) {
+                        dispatch(state, command);
+                    }
+                }
+                () = timer.until(state.deadline()) => {}
+            }
+        }
+    }
+
+    /// Verifies a checkpoint and stores it, on a thread where that may take its time.
+    fn store_checkpoint(&self, job: CheckpointJob) -> oneshot::Receiver<()> {
+        let (done, receiver) = oneshot::channel();
+        let (id, log, metrics) = (self.id.clone(), Arc::clone(&self.log), self.metrics.clone());
+        let verify = self.tasks.clone();
+        self.tasks.spawn(async move {
+            let CheckpointJob { sequence, checkpoint, state } = job;
+            let copy = checkpoint.clone();
+            let faithful = verify.spawn_blocking(move || checkpoint_is_faithful(&copy, &state));
+            match faithful.await {
+                Ok(Ok(true)) => {
+                    let checkpoint = Checkpoint { sequence, state: checkpoint };
+                    if let Err(error) = log.put_checkpoint(&id, checkpoint).await {
+                        tracing::warn!(document = %id, %error, "storing a checkpoint failed");
+                    }
+                }
+                verdict => {
+                    metrics.checkpoint_mismatches.inc();
+                    tracing::error!(
+                        document = %id, ?verdict,
+                        "a checkpoint does not reproduce its document: it was thrown away, the log stays"
+                    );
+                }
+            }
+            // An error means that the room is gone.
+            done.send(()).ok();
+        });
+        receiver
+    }
+
+    fn refuse_all(&mut self, reason: &CloseReason) {
+        self.mailbox.close();
+        while let Ok(command) = self.mailbox.try_recv() {
+            if let Command::Join { reply, .. } = command {
+                // An error means that the session is gone.
+                drop(reply.send(Err(reason.clone())));
+            }
+        }
+    }
+}
+
+impl LoadFailed {
+    fn reason(&self) -> CloseReason {
+        match self {
+            Self::Log(LoadError::Corrupt { .. }) => CloseReason::DocumentCorrupt,
+            Self::Log(LoadError::Io { .. }) => CloseReason::LogUnavailable,
+            Self::Fault(_) => CloseReason::Quarantined,
+        }
+    }
+}
+
+fn dispatch(state: &mut State, command: Command) {
+    match command {
+        Command::Join { join, reply } => state.join(join, reply),
+        Command::Update(incoming) => state.stage(incoming),
+        Command::Awareness { session, state: awareness } => {
+            state.set_awareness(session, awareness);
+        }
+        Command::Leave { session, done } => state.leave(session, done),
+    }
+}
+
+/// The outcome of what is being written, with the epoch of a creation; never, if nothing is.
+async fn written(
+    writing: &mut Option<Writing>,
+) -> (Option<Epoch>, Result<crate::ids::Sequence, crate::log::AppendError>) {
+    let outcome = match writing {
+        Some(Writing::Create(epoch, appending)) => (Some(*epoch), appending.await),
+        Some(Writing::Append(appending)) => (None, appending.await),
+        None => std::future::pending().await,
+    };
+    *writing = None;
+    outcome
+}
+
+/// When the checkpoint is done; never, if there is none.
+async fn done(checkpoint: &mut Option<oneshot::Receiver<()>>) {
+    match checkpoint {
+        // An error means that its task died, which is done too.
+        Some(receiver) => drop(receiver.await),
+        None => std::future::pending().await,
+    }
+}
+
+/// A timer that is set anew only when the deadline changes.
+struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    set: Option<Instant>,
+}
+
+impl Timer {
+    fn new() -> Self {
+        Self { sleep: Box::pin(sleep_until(time::now() + Duration::from_secs(1))), set: None }
+    }
+
+    fn until(&mut self, deadline: Option<Instant>) -> impl Future<Output = ()> + '_ {
+        if let Some(deadline) = deadline
+            && self.set != Some(deadline)
+        {
+            self.sleep.as_mut().reset(deadline);
+        }
+        self.set = deadline;
+        async move {
+            match deadline {
+                Some(_) => self.sleep.as_mut().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+}

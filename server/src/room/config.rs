@@ -1,0 +1,116 @@
+//! The settings of rooms.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::outbox::OutboxLimits;
+
+/// The settings of rooms: the table `[room]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Rooms in memory at most.
+    pub rooms_max: usize,
+    /// Sessions in a room at most.
+    pub sessions_max: usize,
+    /// The largest document, encoded as one yrs v1 update, in bytes.
+    pub document_bytes_max: usize,
+    /// Updates that wait in a room's mailbox at most.
+    pub mailbox_items_max: usize,
+    /// Bytes of updates that wait in a room's mailbox at most.
+    pub mailbox_bytes_max: u32,
+    /// How long a session waits for a room that does not keep up before it is ended.
+    #[serde(with = "humantime_serde")]
+    pub mailbox_wait: Duration,
+    /// Updates that wait for one session at most; beyond, it gets a difference instead.
+    pub outbox_items_max: usize,
+    /// Bytes of updates that wait for one session at most.
+    pub outbox_bytes_max: usize,
+    /// Bytes of recent updates that a room keeps for sessions that come back.
+    pub recent_bytes_max: usize,
+    /// The shortest time between two fan-outs, for each session in the room. An update after a pause
+    /// is passed on at once; under load this gathers updates, because what one fan-out costs does
+    /// not depend on how many there are in it. 40 us is about three times what a delivery costs.
+    #[serde(with = "humantime_serde")]
+    pub pace_per_session: Duration,
+    /// The longest time between two fan-outs by that rule.
+    #[serde(with = "humantime_serde")]
+    pub pace_max: Duration,
+    /// The shortest time between two fan-outs of awareness.
+    #[serde(with = "humantime_serde")]
+    pub awareness_interval: Duration,
+    /// How long a session may be lagging before it is ended.
+    #[serde(with = "humantime_serde")]
+    pub lagging_max: Duration,
+    /// How long a room without sessions stays in memory.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// A checkpoint is made after this many updates, and more for large documents.
+    pub checkpoint_updates: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            rooms_max: 10_000,
+            sessions_max: 2_000,
+            document_bytes_max: 64 << 20,
+            mailbox_items_max: 1024,
+            mailbox_bytes_max: 4 << 20,
+            mailbox_wait: Duration::from_secs(5),
+            outbox_items_max: 1024,
+            outbox_bytes_max: 256 << 10,
+            recent_bytes_max: 64 << 10,
+            pace_per_session: Duration::from_micros(40),
+            pace_max: Duration::from_millis(20),
+            awareness_interval: Duration::from_millis(50),
+            lagging_max: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(30),
+            checkpoint_updates: 1000,
+        }
+    }
+}
+
+impl Config {
+    /// What an outbox holds.
+    #[must_use]
+    pub fn outbox_limits(&self) -> OutboxLimits {
+        OutboxLimits { items_max: self.outbox_items_max, bytes_max: self.outbox_bytes_max }
+    }
+
+    /// Checks the values against each other.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the key.
+    pub fn validate(&self) -> Result<(), String> {
+        for (key, value) in [
+            ("rooms_max", self.rooms_max),
+            ("sessions_max", self.sessions_max),
+            ("document_bytes_max", self.document_bytes_max),
+            ("mailbox_items_max", self.mailbox_items_max),
+            ("mailbox_bytes_max", usize::try_from(self.mailbox_bytes_max).unwrap_or(usize::MAX)),
+            ("outbox_items_max", self.outbox_items_max),
+            ("outbox_bytes_max", self.outbox_bytes_max),
+            ("checkpoint_updates", usize::try_from(self.checkpoint_updates).unwrap_or(usize::MAX)),
+        ] {
+            if value == 0 {
+                return Err(format!("room.{key} must be at least 1"));
+            }
+        }
+        if self.document_bytes_max > 1 << 30 {
+            return Err("room.document_bytes_max must be at most 1073741824 (1 GiB)".to_owned());
+        }
+        if self.pace_max > Duration::from_secs(1) {
+            return Err("room.pace_max must be at most 1s: edits wait for it".to_owned());
+        }
+        if self.lagging_max.is_zero() {
+            return Err("room.lagging_max must be more than 0s".to_owned());
+        }
+        if self.mailbox_wait.is_zero() {
+            return Err("room.mailbox_wait must be more than 0s".to_owned());
+        }
+        Ok(())
+    }
+}

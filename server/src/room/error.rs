@@ -1,0 +1,104 @@
+//! Why a session ends, an update is not taken, or a document cannot be joined.
+
+use std::time::Duration;
+
+use crate::{
+    crdt::{Incomplete, validate::Malformed},
+    ids::DocumentIdError,
+};
+
+/// Why a session ended or was not begun. What a client sees of it is in `transport/status.rs`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CloseReason {
+    /// The text is not a document id.
+    #[error(transparent)]
+    BadDocumentId(#[from] DocumentIdError),
+    /// A protocol version that is not spoken here.
+    #[error("protocol version {0} is not spoken here, version 1 is")]
+    UnsupportedProtocolVersion(u32),
+    /// A frame came before Join.
+    #[error("the first frame must be a join")]
+    NotJoined,
+    /// A second Join.
+    #[error("the session has joined already")]
+    AlreadyJoined,
+    /// No Join came in time.
+    #[error("no join came within {0:?}")]
+    JoinTimeout(Duration),
+    /// A frame that cannot be read.
+    #[error("malformed frame: {0}")]
+    MalformedFrame(String),
+    /// A message above the limit.
+    #[error("the message is larger than {0} bytes")]
+    MessageTooLarge(usize),
+    /// An update that cannot be read.
+    #[error("malformed update: {0}")]
+    MalformedUpdate(Malformed),
+    /// An update that made the document fault.
+    #[error("the update cannot be applied")]
+    PoisonousUpdate,
+    /// An update above the limit.
+    #[error("the update has {bytes} bytes, more than {bytes_max}")]
+    UpdateTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// An update in a session that may only read.
+    #[error("the session may not write")]
+    WriteDenied,
+    /// The credentials are not valid.
+    #[error("the credentials are not valid")]
+    Unauthenticated,
+    /// The client's state belongs to another history.
+    #[error("the document has another history than the client's copy")]
+    EpochMismatch,
+    /// An update that depends on others that are not there.
+    #[error(transparent)]
+    IncompleteUpdate(#[from] Incomplete),
+    /// Nothing was heard from the client.
+    #[error("nothing was heard from the client for {0:?}")]
+    HeartbeatTimeout(Duration),
+    /// The client did not read.
+    #[error("the client did not read for {0:?}")]
+    TooSlow(Duration),
+    /// The document has as many sessions as it may have.
+    #[error("the document has {0} sessions, as many as it may have")]
+    TooManySessions(usize),
+    /// The server has as many rooms as it may have.
+    #[error("the server has {0} documents open, as many as it may have")]
+    TooManyRooms(usize),
+    /// The room does not keep up.
+    #[error("the server is busy with this document")]
+    Busy,
+    /// The server shuts down.
+    #[error("the server is shutting down")]
+    Draining,
+    /// The log could not be written.
+    #[error("the log could not be written")]
+    LogUnavailable,
+    /// The disk is full, and the document does not exist yet.
+    #[error("the disk of the server is full")]
+    LogFull,
+    /// What is stored is damaged.
+    #[error("the stored document is damaged")]
+    DocumentCorrupt,
+    /// The room was closed after a fault.
+    #[error("the document was closed after a fault and is loaded anew")]
+    RoomRestarted,
+    /// The document faults whenever it is loaded.
+    #[error("the document cannot be loaded without a fault")]
+    Quarantined,
+}
+
+/// Why an update was not taken, though the session goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RefuseReason {
+    /// The document would grow beyond its limit.
+    #[error("the document would grow beyond {0} bytes")]
+    DocumentTooLarge(usize),
+    /// The disk is full.
+    #[error("the disk of the server is full")]
+    LogFull,
+}

@@ -1,0 +1,513 @@
+//! Bounded queue of what waits for one session to be sent.
+//!
+//! The room puts events in, the session's transport takes everything that is there with one wake-up.
+//! Updates are bounded in number and bytes; when they do not fit, the session is lagging: nothing
+//! more is queued, and when the transport has taken what was there the room sends one difference.
+//! Acknowledgements and awareness are the latest only and take no room in the queue.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{
+    awareness::{AwarenessState, AwarenessTable},
+    error::{CloseReason, RefuseReason},
+};
+use crate::{
+    auth::Access,
+    ids::{Epoch, Sequence, SessionId},
+};
+
+/// How many bytes of updates a transport takes at once, about: more would be held for a reader that
+/// has stopped. One event can be larger.
+const TAKE_BYTES: usize = 64 << 10;
+
+/// How many wire formats an event can be encoded in.
+pub const WIRE_FORMATS: usize = 3;
+
+/// Something that goes to many sessions, with its encodings: each is made once, by the first
+/// transport that needs it.
+#[derive(Debug)]
+pub struct Shared<T> {
+    value: T,
+    encoded: [OnceLock<Bytes>; WIRE_FORMATS],
+}
+
+impl<T> Shared<T> {
+    /// Not encoded yet.
+    pub fn new(value: T) -> Arc<Self> {
+        Arc::new(Self { value, encoded: [const { OnceLock::new() }; WIRE_FORMATS] })
+    }
+
+    /// What is to be sent.
+    pub fn get(&self) -> &T {
+        &self.value
+    }
+
+    /// Its encoding in `format`, which is below [`WIRE_FORMATS`], made by `encode` the first time.
+    pub fn encoded(&self, format: usize, encode: impl FnOnce(&T) -> Bytes) -> Bytes {
+        match self.encoded.get(format) {
+            Some(slot) => slot.get_or_init(|| encode(&self.value)).clone(),
+            None => encode(&self.value),
+        }
+    }
+}
+
+/// What is sent to a session.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The session is open.
+    Joined(Box<Joined>),
+    /// A part of a difference.
+    Chunk(Arc<Shared<Chunk>>),
+    /// Edits of others, durable.
+    Update(Arc<Shared<Update>>),
+    /// Edits of this session are durable.
+    Ack {
+        /// The highest of them.
+        update_id: u64,
+        /// Its sequence.
+        sequence: Sequence,
+    },
+    /// An update of this session was not taken.
+    Refused {
+        /// The update.
+        update_id: u64,
+        /// Why.
+        reason: RefuseReason,
+    },
+    /// The awareness state of another session.
+    Awareness(Arc<Shared<AwarenessState>>),
+    /// Asks for a sign of life.
+    Ping {
+        /// To be returned.
+        nonce: u64,
+    },
+    /// The session is about to end.
+    Closing {
+        /// Why.
+        reason: CloseReason,
+        /// When to come back.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// The session is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The session.
+    pub session: SessionId,
+    /// What the session may do.
+    pub access: Access,
+    /// Which history the document has; `None` for a document that does not exist yet.
+    pub epoch: Option<Epoch>,
+    /// What the document has (yrs v1 state vector).
+    pub state_vector: Bytes,
+    /// What the initial state goes up to.
+    pub sync_sequence: Sequence,
+    /// The missing updates follow one by one, and no chunk.
+    pub resumed: bool,
+}
+
+/// A part of a difference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// A part of a yrs v1 update.
+    pub bytes: Bytes,
+    /// The last part.
+    pub last: bool,
+    /// What the difference goes up to.
+    pub sequence: Sequence,
+}
+
+/// Edits, durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    /// The sequence of the last one.
+    pub sequence: Sequence,
+    /// yrs v1 update.
+    pub update: Bytes,
+}
+
+/// How a session ended, after everything before it was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The client left.
+    Left,
+    /// The server ended it.
+    Closed {
+        /// Why.
+        reason: CloseReason,
+        /// When to come back.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// How much an outbox holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutboxLimits {
+    /// Updates.
+    pub items_max: usize,
+    /// Bytes of updates.
+    pub bytes_max: usize,
+}
+
+/// Whether an update went into an outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// It did.
+    Queued,
+    /// There was no room: the session is lagging from now on.
+    Overflow,
+    /// The session was lagging already.
+    Lagging,
+}
+
+/// Bounded queue of what waits for one session.
+#[derive(Debug)]
+pub struct Outbox {
+    limits: OutboxLimits,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    queue: VecDeque<Event>,
+    /// Updates in `queue`, and their bytes.
+    updates: usize,
+    update_bytes: usize,
+    ack: Option<(u64, Sequence)>,
+    awareness: Option<AwarenessCursor>,
+    lagging: bool,
+    /// Told when a lagging session has taken everything.
+    drained: Option<Arc<Notify>>,
+    end: Option<End>,
+    ended: bool,
+    waker: Option<Waker>,
+}
+
+#[derive(Debug)]
+struct AwarenessCursor {
+    table: Arc<Mutex<AwarenessTable>>,
+    session: SessionId,
+    seen: u64,
+    pending: bool,
+}
+
+impl Outbox {
+    /// An empty outbox.
+    #[must_use]
+    pub fn new(limits: OutboxLimits) -> Arc<Self> {
+        Arc::new(Self { limits, inner: Mutex::default() })
+    }
+
+    /// Connects the outbox to its room: where awareness comes from, and who is told when a lagging
+    /// session has taken everything.
+    pub(super) fn attach(
+        &self,
+        session: SessionId,
+        table: Arc<Mutex<AwarenessTable>>,
+        drained: Arc<Notify>,
+    ) {
+        let mut inner = self.inner.lock();
+        inner.awareness = Some(AwarenessCursor { table, session, seen: 0, pending: true });
+        inner.drained = Some(drained);
+        inner.wake();
+    }
+
+    /// Queues an update, unless there is no room for it.
+    pub(super) fn push_update(&self, update: &Arc<Shared<Update>>) -> Pushed {
+        let bytes = update.get().update.len();
+        let mut inner = self.inner.lock();
+        if inner.lagging {
+            return Pushed::Lagging;
+        }
+        if inner.end.is_some() {
+            return Pushed::Queued;
+        }
+        // A single update above the limit still fits into an empty outbox: else its session would
+        // never get it but by a difference, which is larger.
+        let fits = inner.updates < self.limits.items_max
+            && (inner.updates == 0 || inner.update_bytes + bytes <= self.limits.bytes_max);
+        if !fits {
+            inner.lagging = true;
+            return Pushed::Overflow;
+        }
+        inner.queue.push_back(Event::Update(Arc::clone(update)));
+        inner.updates += 1;
+        inner.update_bytes += bytes;
+        inner.wake();
+        Pushed::Queued
+    }
+
+    /// Queues anything but updates, acknowledgements and awareness. Not bounded here: the number of
+    /// such events is bounded by what causes them.
+    pub fn push(&self, event: Event) {
+        let mut inner = self.inner.lock();
+        if inner.end.is_none() {
+            inner.queue.push_back(event);
+            inner.wake();
+        }
+    }
+
+    /// Sets the latest acknowledgement. It is sent after what is queued now; a session that is
+    /// lagging gets it after the difference, so that it has been sent all up to `sequence`.
+    pub(super) fn acknowledge(&self, update_id: u64, sequence: Sequence) {
+        let mut inner = self.inner.lock();
+        let latest = inner.ack.map_or(update_id, |(earlier, _)| earlier.max(update_id));
+        inner.ack = Some((latest, sequence));
+        inner.wake();
+    }
+
+    /// Says that there is awareness to be fetched.
+    pub(super) fn awareness_changed(&self) {
+        let mut inner = self.inner.lock();
+        if let Some(cursor) = &mut inner.awareness {
+            cursor.pending = true;
+            inner.wake();
+        }
+    }
+
+    /// Whether a lagging session has taken everything and waits for a difference.
+    pub(super) fn is_drained(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.lagging && inner.queue.is_empty()
+    }
+
+    /// Ends the lagging with these events, which bring the session up to date.
+    pub(super) fn resync(&self, events: impl IntoIterator<Item = Event>) {
+        let mut inner = self.inner.lock();
+        if inner.end.is_none() {
+            inner.queue.extend(events);
+        }
+        inner.lagging = false;
+        inner.wake();
+    }
+
+    /// Ends the session after what is queued. The first call counts.
+    pub fn finish(&self, end: End) {
+        let mut inner = self.inner.lock();
+        if inner.end.is_some() {
+            return;
+        }
+        if let End::Closed { reason, retry_after } = &end {
+            let (reason, retry_after) = (reason.clone(), *retry_after);
+            inner.queue.push_back(Event::Closing { reason, retry_after });
+        }
+        inner.end = Some(end);
+        // Nobody sends a difference any more; what is queued is still a prefix of the truth.
+        inner.lagging = false;
+        inner.wake();
+    }
+
+    /// Whether [`Self::finish`] was called.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.inner.lock().end.is_some()
+    }
+
+    /// Takes what is there, about 64 KiB at most, appending it to `events`; then the end, once.
+    /// `Ready(None)` means that there were events. One reader at a time.
+    pub fn poll_take(&self, cx: &mut Context<'_>, events: &mut Vec<Event>) -> Poll<Option<End>> {
+        let mut inner = self.inner.lock();
+        inner.take(events);
+        if !events.is_empty() {
+            return Poll::Ready(None);
+        }
+        if let Some(end) = inner.end.clone() {
+            inner.ended = true;
+            return Poll::Ready(Some(end));
+        }
+        if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            inner.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Events and bytes of updates that wait.
+    #[cfg(test)]
+    pub(super) fn load(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        (inner.queue.len(), inner.update_bytes)
+    }
+}
+
+impl Inner {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn take(&mut self, events: &mut Vec<Event>) {
+        let mut bytes = 0;
+        while bytes < TAKE_BYTES {
+            let Some(event) = self.queue.pop_front() else { break };
+            match &event {
+                Event::Update(update) => {
+                    self.updates -= 1;
+                    self.update_bytes -= update.get().update.len();
+                    bytes += update.get().update.len();
+                }
+                Event::Chunk(chunk) => bytes += chunk.get().bytes.len(),
+                Event::Joined(_)
+                | Event::Ack { .. }
+                | Event::Refused { .. }
+                | Event::Awareness(_)
+                | Event::Ping { .. }
+                | Event::Closing { .. } => {}
+            }
+            events.push(event);
+        }
+        if !self.queue.is_empty() {
+            return;
+        }
+        if self.queue.capacity() > 64 {
+            // After a burst: most sessions are idle most of the time.
+            self.queue = VecDeque::new();
+        }
+        if self.lagging {
+            if let Some(drained) = &self.drained {
+                drained.notify_one();
+            }
+            return;
+        }
+        if self.end.is_none()
+            && let Some(cursor) = &mut self.awareness
+            && cursor.pending
+        {
+            cursor.pending = false;
+            let table = cursor.table.lock();
+            events.extend(table.after(cursor.seen, cursor.session).map(Event::Awareness));
+            cursor.seen = table.version();
+        }
+        if let Some((update_id, sequence)) = self.ack.take() {
+            // A `Closing` is the last event; what was acknowledged comes before it.
+            let at =
+                events.len() - usize::from(matches!(events.last(), Some(Event::Closing { .. })));
+            events.insert(at, Event::Ack { update_id, sequence });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: OutboxLimits = OutboxLimits { items_max: 3, bytes_max: 100 };
+
+    fn update(sequence: u64, bytes: usize) -> Arc<Shared<Update>> {
+        let update = Bytes::from(vec![0; bytes]);
+        Shared::new(Update { sequence: Sequence(sequence), update })
+    }
+
+    fn take(outbox: &Outbox) -> (Vec<Event>, Poll<Option<End>>) {
+        let mut events = Vec::new();
+        let poll = outbox.poll_take(&mut Context::from_waker(Waker::noop()), &mut events);
+        (events, poll)
+    }
+
+    #[test]
+    fn an_outbox_holds_no_more_updates_than_its_limits() {
+        for (bytes, fit) in [(1, 3), (50, 2), (1000, 1)] {
+            let outbox = Outbox::new(LIMITS);
+            for sequence in 1..=fit {
+                assert_eq!(outbox.push_update(&update(sequence, bytes)), Pushed::Queued);
+            }
+            assert_eq!(outbox.push_update(&update(9, bytes)), Pushed::Overflow);
+            assert_eq!(outbox.push_update(&update(10, 1)), Pushed::Lagging);
+            assert_eq!(outbox.load().0, usize::try_from(fit).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_lagging_session_gets_its_acknowledgement_after_the_difference() {
+        let outbox = Outbox::new(LIMITS);
+        for sequence in 1..=4 {
+            outbox.push_update(&update(sequence, 1));
+        }
+        outbox.acknowledge(7, Sequence(5));
+        assert!(!outbox.is_drained());
+        let (events, _) = take(&outbox);
+        assert!(events.iter().all(|event| matches!(event, Event::Update(_))), "{events:?}");
+        assert!(outbox.is_drained());
+        let chunk = Chunk { bytes: Bytes::new(), last: true, sequence: Sequence(5) };
+        outbox.resync([Event::Chunk(Shared::new(chunk))]);
+        let (events, _) = take(&outbox);
+        assert!(
+            matches!(
+                events[..],
+                [Event::Chunk(_), Event::Ack { update_id: 7, sequence: Sequence(5) }]
+            ),
+            "{events:?}"
+        );
+    }
+
+    #[test]
+    fn acknowledgements_are_the_latest_only_and_follow_what_came_before() {
+        let outbox = Outbox::new(LIMITS);
+        outbox.acknowledge(1, Sequence(1));
+        outbox.push_update(&update(2, 1));
+        outbox.acknowledge(3, Sequence(3));
+        let (events, _) = take(&outbox);
+        assert!(
+            matches!(events[..], [Event::Update(_), Event::Ack { update_id: 3, .. }]),
+            "{events:?}"
+        );
+    }
+
+    #[test]
+    fn the_end_comes_after_everything_else_and_nothing_after_it() {
+        let outbox = Outbox::new(LIMITS);
+        outbox.push_update(&update(1, 1));
+        outbox.acknowledge(1, Sequence(1));
+        let closed = End::Closed { reason: CloseReason::Draining, retry_after: None };
+        outbox.finish(closed.clone());
+        outbox.finish(End::Left);
+        outbox.push(Event::Ping { nonce: 1 });
+        let (events, poll) = take(&outbox);
+        assert!(
+            matches!(events[..], [Event::Update(_), Event::Ack { .. }, Event::Closing { .. }]),
+            "{events:?}"
+        );
+        assert_eq!(poll, Poll::Ready(None));
+        assert_eq!(take(&outbox).1, Poll::Ready(Some(closed)));
+    }
+
+    #[test]
+    fn a_large_backlog_is_taken_in_parts() {
+        let outbox = Outbox::new(OutboxLimits { items_max: 100, bytes_max: 1 << 20 });
+        for sequence in 1..=10 {
+            outbox.push_update(&update(sequence, 20 << 10));
+        }
+        let counts: Vec<_> = std::iter::from_fn(|| {
+            let (events, _) = take(&outbox);
+            (!events.is_empty()).then_some(events.len())
+        })
+        .collect();
+        assert_eq!(counts, [4, 4, 2]);
+        assert_eq!(outbox.load(), (0, 0));
+    }
+
+    #[test]
+    fn an_event_is_encoded_once_for_each_format() {
+        let update = update(1, 1);
+        let mut calls = 0;
+        for _ in 0..3 {
+            for format in [0, 1] {
+                update.encoded(format, |_| {
+                    calls += 1;
+                    Bytes::new()
+                });
+            }
+        }
+        assert_eq!(calls, 2);
+    }
+}

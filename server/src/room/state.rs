@@ -1,0 +1,730 @@
+//! What a room decides: who is in it, what is staged, what is committed, who gets what.
+//!
+//! Nothing here waits. The actor calls in with events and the time, and carries out what comes back.
+//! One commit is in flight at most, and while it is, the document is ahead of the log: joins,
+//! differences and checkpoints, which show the document, happen only between commits.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use super::{
+    Incoming, Join,
+    awareness::AwarenessTable,
+    config::Config,
+    error::{CloseReason, RefuseReason},
+    outbox::{Chunk, End, Event, Joined, Outbox, Pushed, Shared, Update},
+};
+use crate::{
+    auth::Access,
+    crdt::{Batch, Document, Fault},
+    ids::{DocumentId, Epoch, Principal, Sequence, SessionId},
+    log::{Append, AppendError, Loaded, LogState, NewRecord},
+    metrics::RoomMetrics,
+    time::{self, Instant},
+};
+
+/// The most updates in one batch: above, yrs gets slower for each of them.
+const BATCH_UPDATES_MAX: usize = 1000;
+
+/// The largest part of a difference, in bytes: a frame that fits any message limit.
+const CHUNK_BYTES_MAX: usize = 256 << 10;
+
+/// A room is not worth a checkpoint before it leaves memory if this few updates would be replayed.
+const UNLOAD_UPDATES: u64 = 100;
+
+/// What a room decides.
+#[derive(Debug)]
+pub(super) struct State {
+    id: DocumentId,
+    config: Arc<Config>,
+    metrics: RoomMetrics,
+    document: Document,
+    epoch: Option<Epoch>,
+    /// The last durable update.
+    head: Sequence,
+    members: HashMap<SessionId, Member>,
+    awareness: Arc<Mutex<AwarenessTable>>,
+    awareness_changed: bool,
+    awareness_fan_out: Option<Instant>,
+    /// Told by outboxes of lagging sessions that have taken everything.
+    drained: Arc<Notify>,
+    lagging: usize,
+    staged: VecDeque<Incoming>,
+    joins: Vec<Waiting>,
+    leaves: Vec<(SessionId, oneshot::Sender<()>)>,
+    /// Something is being written: the document is ahead of the log.
+    writing: bool,
+    commit: Option<Commit>,
+    fan_out: Option<Instant>,
+    recent: Recent,
+    /// The whole document in chunks, as of `head`.
+    full: Option<Vec<Event>>,
+    since_checkpoint: SinceCheckpoint,
+    /// An upper bound of the size of the document, and the size when it was last measured.
+    document_bytes: usize,
+    /// Batches of one, because the document has faulted before.
+    careful: bool,
+    idle_since: Option<Instant>,
+    /// How many sessions there are, for those outside.
+    sessions: Arc<AtomicUsize>,
+}
+
+/// A session that waits to be let in, and how to tell it.
+type Waiting = (Box<Join>, oneshot::Sender<Result<(), CloseReason>>);
+
+#[derive(Debug)]
+struct Member {
+    outbox: Arc<Outbox>,
+    principal: Principal,
+    awareness_client_id: Option<u64>,
+    lagging: Option<Lagging>,
+}
+
+#[derive(Debug)]
+struct Lagging {
+    since: Instant,
+    /// What the session has when it has taken what is queued (yrs v1 state vector).
+    state_vector: Bytes,
+}
+
+/// What is being written.
+#[derive(Debug)]
+struct Commit {
+    batch: Batch,
+    event: Option<Bytes>,
+    /// The sessions with updates in it, and the highest update id of each.
+    origins: Vec<(SessionId, u64)>,
+    arrivals: Vec<Instant>,
+}
+
+/// What is to be written.
+#[derive(Debug)]
+pub(super) enum Write {
+    /// The document does not exist yet.
+    Create(Epoch),
+    /// Updates.
+    Append(Append),
+}
+
+/// Updates for sessions that come back.
+#[derive(Debug)]
+struct Recent {
+    updates: VecDeque<Arc<Shared<Update>>>,
+    bytes: usize,
+    /// The sequence before the first of `updates`.
+    from: Sequence,
+}
+
+#[derive(Debug, Default)]
+struct SinceCheckpoint {
+    sequence: Sequence,
+    updates: u64,
+    bytes: usize,
+    /// The size of the last checkpoint.
+    checkpoint_bytes: usize,
+    running: bool,
+}
+
+/// A checkpoint to be verified and stored.
+#[derive(Debug)]
+pub(super) struct CheckpointJob {
+    /// What is in it.
+    pub(super) sequence: Sequence,
+    /// yrs v2 update.
+    pub(super) checkpoint: Bytes,
+    /// The same as a yrs v1 update.
+    pub(super) state: Bytes,
+}
+
+/// Why a room cannot go on.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// yrs faulted.
+    Fault(Fault),
+    /// The document in memory is ahead of the log, for good.
+    Append,
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl State {
+    /// A room for a document that was loaded; `loaded` is `None` if it does not exist.
+    pub(super) fn new(
+        id: DocumentId,
+        config: Arc<Config>,
+        metrics: RoomMetrics,
+        loaded: Option<&Loaded>,
+        sessions: Arc<AtomicUsize>,
+        careful: bool,
+    ) -> Result<Self, Fault> {
+        let checkpoint = loaded.and_then(|loaded| loaded.checkpoint.as_ref());
+        let tail = loaded.map(|loaded| &loaded.tail[..]).unwrap_or_default();
+        let updates = tail.iter().map(|record| &record.update[..]);
+        let document = Document::load(checkpoint.map(|c| &c.state[..]), updates)?;
+        let head = loaded.map_or(Sequence::ZERO, Loaded::head);
+        let tail_bytes = tail.iter().map(|record| record.update.len()).sum();
+        let checkpoint_bytes = checkpoint.map_or(0, |checkpoint| checkpoint.state.len());
+        let gone_max = 2 * config.sessions_max;
+        Ok(Self {
+            id,
+            metrics,
+            document,
+            epoch: loaded.map(|loaded| loaded.epoch),
+            head,
+            members: HashMap::new(),
+            awareness: Arc::new(Mutex::new(AwarenessTable::new(time::wall_ms(), gone_max))),
+            awareness_changed: false,
+            awareness_fan_out: None,
+            drained: Arc::new(Notify::new()),
+            lagging: 0,
+            staged: VecDeque::new(),
+            joins: Vec::new(),
+            leaves: Vec::new(),
+            writing: false,
+            commit: None,
+            fan_out: None,
+            recent: Recent { updates: VecDeque::new(), bytes: 0, from: head },
+            full: None,
+            since_checkpoint: SinceCheckpoint {
+                sequence: checkpoint.map_or(Sequence::ZERO, |checkpoint| checkpoint.sequence),
+                updates: tail.len() as u64,
+                bytes: tail_bytes,
+                checkpoint_bytes,
+                running: false,
+            },
+            // A v2 checkpoint is smaller than the v1 state, which is what the limit is about; 4
+            // times is more than was ever seen, and a bound that is reached is measured.
+            document_bytes: 4 * checkpoint_bytes + tail_bytes,
+            careful,
+            idle_since: Some(time::now()),
+            config,
+            sessions,
+        })
+    }
+
+    /// The notifier of outboxes of lagging sessions.
+    pub(super) fn drained(&self) -> Arc<Notify> {
+        Arc::clone(&self.drained)
+    }
+
+    /// Whether updates wait for the next batch.
+    pub(super) fn has_staged(&self) -> bool {
+        !self.staged.is_empty()
+    }
+
+    /// Takes an update into the next batch.
+    pub(super) fn stage(&mut self, incoming: Incoming) {
+        self.staged.push_back(incoming);
+    }
+
+    /// Takes a session in, at the next time that the document may be shown.
+    pub(super) fn join(
+        &mut self,
+        join: Box<Join>,
+        reply: oneshot::Sender<Result<(), CloseReason>>,
+    ) {
+        self.joins.push((join, reply));
+    }
+
+    /// Takes a session out, when its updates are durable.
+    pub(super) fn leave(&mut self, session: SessionId, done: oneshot::Sender<()>) {
+        self.leaves.push((session, done));
+    }
+
+    /// Sets the awareness state of a session.
+    pub(super) fn set_awareness(&mut self, session: SessionId, state: Bytes) {
+        let client = self.members.get(&session).and_then(|member| member.awareness_client_id);
+        if let Some(client_id) = client {
+            self.awareness.lock().set(session, client_id, state);
+            self.awareness_changed = true;
+        }
+    }
+
+    /// Does what is due, and returns what is to be written. While that is being written, this does
+    /// less, and returns nothing.
+    pub(super) fn advance(&mut self, now: Instant, log: LogState) -> Result<Option<Write>, Failed> {
+        if !self.writing {
+            let create = self.admit()?;
+            self.resync_lagging()?;
+            let write = match create {
+                Some(epoch) => Some(Write::Create(epoch)),
+                None if self.fan_out_at().is_some_and(|at| at <= now) => {
+                    self.flush(now, log)?.map(Write::Append)
+                }
+                None => None,
+            };
+            if write.is_some() {
+                self.writing = true;
+                return Ok(write);
+            }
+            self.release();
+        }
+        self.end_lagging(now);
+        if self.awareness_at().is_some_and(|at| at <= now) {
+            self.awareness_changed = false;
+            self.awareness_fan_out = Some(now);
+            for member in self.members.values() {
+                member.outbox.awareness_changed();
+            }
+        }
+        let idle = self.members.is_empty()
+            && self.staged.is_empty()
+            && self.joins.is_empty()
+            && !self.writing;
+        self.sessions.store(self.members.len(), Ordering::Relaxed);
+        self.idle_since = idle.then(|| self.idle_since.unwrap_or(now));
+        Ok(None)
+    }
+
+    /// When [`Self::advance`] has something to do again, if nothing happens before.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let fan_out = (!self.writing).then(|| self.fan_out_at()).flatten();
+        let lagging = (self.lagging > 0)
+            .then(|| {
+                self.members.values().filter_map(|m| m.lagging.as_ref()).map(|l| l.since).min()
+            })
+            .flatten()
+            .map(|since| since + self.config.lagging_max);
+        let idle = self.idle_since.map(|since| since + self.config.idle_timeout);
+        [fan_out, lagging, idle, self.awareness_at()].into_iter().flatten().min()
+    }
+
+    /// Nobody has been here for long enough that the room may leave memory.
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        self.idle_since.is_some_and(|since| since + self.config.idle_timeout <= now)
+    }
+
+    /// What was being written is durable up to `head`, or not.
+    pub(super) fn written(
+        &mut self,
+        now: Instant,
+        result: Result<Sequence, AppendError>,
+    ) -> Result<(), Failed> {
+        let head = match result {
+            Ok(head) => head,
+            Err(error) => {
+                tracing::warn!(document = %self.id, %error, "append failed");
+                return Err(Failed::Append);
+            }
+        };
+        self.writing = false;
+        let Some(commit) = self.commit.take() else { return Ok(()) };
+        self.head = head;
+        self.full = None;
+        self.since_checkpoint.updates += commit.batch.len() as u64;
+        self.since_checkpoint.bytes += commit.batch.bytes();
+        self.metrics.updates.inc_by(commit.arrivals.len() as u64);
+        self.metrics.batches.inc();
+        self.metrics.batch_updates.observe(commit.arrivals.len() as f64);
+        if let Some(event) = &commit.event {
+            self.pass_on(now, event, &commit);
+        }
+        for (session, update_id) in &commit.origins {
+            if let Some(member) = self.members.get(session) {
+                member.outbox.acknowledge(*update_id, head);
+            }
+        }
+        for arrived in &commit.arrivals {
+            let waited = now.saturating_duration_since(*arrived);
+            self.metrics.update_duration.observe(waited.as_secs_f64());
+        }
+        Ok(())
+    }
+
+    /// The document was created with this epoch, or not.
+    pub(super) fn created(
+        &mut self,
+        epoch: Epoch,
+        result: Result<Sequence, AppendError>,
+    ) -> Result<(), Failed> {
+        self.writing = false;
+        match result {
+            Ok(_) => self.epoch = Some(epoch),
+            // Nothing in memory is ahead of the log, so that readers stay.
+            Err(AppendError::Full) => self.refuse_writers(),
+            Err(error) => {
+                tracing::warn!(document = %self.id, %error, "creating the document failed");
+                return Err(Failed::Append);
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse_writers(&mut self) {
+        let is_writer = |(join, _): &mut Waiting| join.grant.access == Access::Write;
+        for (_, reply) in self.joins.extract_if(.., is_writer) {
+            // An error means that the session is gone.
+            drop(reply.send(Err(CloseReason::LogFull)));
+        }
+    }
+
+    /// A checkpoint, when it is time for one, or, `unloading`, when there is anything to be gained.
+    pub(super) fn checkpoint(&mut self, unloading: bool) -> Result<Option<CheckpointJob>, Fault> {
+        let since = &self.since_checkpoint;
+        // The work of a checkpoint grows with the document; so does the time to the next one, up
+        // to what a load can replay in a tenth of a second.
+        let due = since.updates >= self.config.checkpoint_updates
+            && (since.bytes >= since.checkpoint_bytes / 4
+                || since.updates >= 100 * self.config.checkpoint_updates);
+        let due = due || (unloading && since.updates >= UNLOAD_UPDATES);
+        if !due || since.running || self.writing || since.sequence == self.head {
+            return Ok(None);
+        }
+        let checkpoint = self.document.checkpoint()?;
+        let state = self.document.state()?;
+        self.document_bytes = state.len();
+        self.full = Some(chunks(&state, self.head));
+        self.since_checkpoint = SinceCheckpoint {
+            sequence: self.head,
+            updates: 0,
+            bytes: 0,
+            checkpoint_bytes: checkpoint.len(),
+            running: true,
+        };
+        Ok(Some(CheckpointJob { sequence: self.head, checkpoint, state }))
+    }
+
+    /// The checkpoint that was made last has been stored, or not: then there will be another one
+    /// when it is time again.
+    pub(super) fn checkpoint_done(&mut self) {
+        self.since_checkpoint.running = false;
+    }
+
+    /// Ends all sessions.
+    pub(super) fn end_all(&mut self, reason: &CloseReason) {
+        for (_, member) in self.members.drain() {
+            member.outbox.finish(closed(reason.clone()));
+        }
+        for (join, reply) in self.joins.drain(..) {
+            join.outbox.finish(closed(reason.clone()));
+            // An error means that the session is gone.
+            drop(reply.send(Err(reason.clone())));
+        }
+        self.lagging = 0;
+        self.sessions.store(0, Ordering::Relaxed);
+    }
+
+    /// After a fault: ends the session that caused it, if that is known.
+    pub(super) fn end_culprit(&mut self) {
+        if let Some(Commit { origins, .. }) = self.commit.take()
+            && let [(session, _)] = origins[..]
+        {
+            self.end(session, CloseReason::PoisonousUpdate);
+        }
+    }
+
+    fn end(&mut self, session: SessionId, reason: CloseReason) {
+        if let Some(member) = self.remove(session) {
+            member.outbox.finish(closed(reason));
+        }
+    }
+
+    fn remove(&mut self, session: SessionId) -> Option<Member> {
+        let member = self.members.remove(&session)?;
+        self.lagging -= usize::from(member.lagging.is_some());
+        if let Some(client_id) = member.awareness_client_id {
+            self.awareness.lock().set(session, client_id, Bytes::new());
+            self.awareness_changed = true;
+            // At once: a cursor of somebody who is gone is worse than one that is late.
+            self.awareness_fan_out = None;
+        }
+        Some(member)
+    }
+
+    /// When the staged updates may be passed on.
+    fn fan_out_at(&self) -> Option<Instant> {
+        let first = self.staged.front()?;
+        let sessions = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        let pace = self.config.pace_per_session.saturating_mul(sessions).min(self.config.pace_max);
+        Some(self.fan_out.map_or(first.arrived, |last| last + pace))
+    }
+
+    fn awareness_at(&self) -> Option<Instant> {
+        let wait = self.config.awareness_interval;
+        self.awareness_changed
+            .then(|| self.awareness_fan_out.map_or_else(time::now, |last| last + wait))
+    }
+
+    /// Lets in those who wait. A document that does not exist is created first, if somebody wants
+    /// to write: its epoch must be durable before anybody hears of it.
+    fn admit(&mut self) -> Result<Option<Epoch>, Fault> {
+        let to_create =
+            |(join, _): &Waiting| join.grant.access == Access::Write && join.epoch.is_none();
+        if self.epoch.is_none() && self.joins.iter().any(to_create) {
+            return Ok(Some(Epoch::random()));
+        }
+        for (join, reply) in std::mem::take(&mut self.joins) {
+            let outcome = self.admit_one(&join)?;
+            if outcome.is_ok() {
+                self.idle_since = None;
+                tracing::debug!(document = %self.id, session = %join.session, "session joined");
+            }
+            if reply.send(outcome).is_err() {
+                // The session ended while it waited.
+                self.remove(join.session);
+            }
+        }
+        Ok(None)
+    }
+
+    fn admit_one(&mut self, join: &Join) -> Result<Result<(), CloseReason>, Fault> {
+        if self.members.len() >= self.config.sessions_max {
+            return Ok(Err(CloseReason::TooManySessions(self.config.sessions_max)));
+        }
+        if join.epoch.is_some_and(|epoch| Some(epoch) != self.epoch) {
+            return Ok(Err(CloseReason::EpochMismatch));
+        }
+        let resumed = join.resume.filter(|_| join.epoch.is_some());
+        let resumed = resumed.and_then(|sequence| self.recent.after(sequence, self.head));
+        let initial = match &resumed {
+            Some(updates) => updates.clone(),
+            None if join.state_vector.is_empty() => self.full()?,
+            None => match self.document.diff(&join.state_vector)? {
+                Ok(diff) => chunks(&diff, self.head),
+                Err(malformed) => {
+                    return Ok(Err(CloseReason::MalformedFrame(malformed.to_string())));
+                }
+            },
+        };
+        join.outbox.push(Event::Joined(Box::new(Joined {
+            session: join.session,
+            access: join.grant.access,
+            epoch: self.epoch,
+            state_vector: self.document.state_vector(),
+            sync_sequence: self.head,
+            resumed: resumed.is_some(),
+        })));
+        for event in initial {
+            join.outbox.push(event);
+        }
+        let (table, drained) = (Arc::clone(&self.awareness), Arc::clone(&self.drained));
+        join.outbox.attach(join.session, table, drained);
+        let member = Member {
+            outbox: Arc::clone(&join.outbox),
+            principal: join.grant.principal.clone(),
+            awareness_client_id: join.awareness_client_id,
+            lagging: None,
+        };
+        self.members.insert(join.session, member);
+        Ok(Ok(()))
+    }
+
+    fn full(&mut self) -> Result<Vec<Event>, Fault> {
+        if let Some(full) = &self.full {
+            return Ok(full.clone());
+        }
+        let state = self.document.state()?;
+        self.document_bytes = state.len();
+        let full = chunks(&state, self.head);
+        self.full = Some(full.clone());
+        Ok(full)
+    }
+
+    /// Sends a difference to each lagging session that has taken everything.
+    fn resync_lagging(&mut self) -> Result<(), Fault> {
+        if self.lagging == 0 {
+            return Ok(());
+        }
+        for member in self.members.values_mut() {
+            let Some(lagging) = &member.lagging else { continue };
+            if !member.outbox.is_drained() {
+                continue;
+            }
+            match self.document.diff(&lagging.state_vector)? {
+                Ok(diff) => member.outbox.resync(chunks(&diff, self.head)),
+                Err(malformed) => return Err(Fault { what: malformed.to_string() }),
+            }
+            member.lagging = None;
+            self.lagging -= 1;
+        }
+        Ok(())
+    }
+
+    fn end_lagging(&mut self, now: Instant) {
+        if self.lagging == 0 {
+            return;
+        }
+        let max = self.config.lagging_max;
+        let late = |member: &Member| member.lagging.as_ref().is_some_and(|l| l.since + max <= now);
+        let late: Vec<_> =
+            self.members.iter().filter(|(_, member)| late(member)).map(|(id, _)| *id).collect();
+        for session in late {
+            self.end(session, CloseReason::TooSlow(max));
+        }
+    }
+
+    /// Checks and applies what is staged, and returns what is to be appended.
+    fn flush(&mut self, now: Instant, log: LogState) -> Result<Option<Append>, Failed> {
+        if matches!(log, LogState::Failed | LogState::Closed) {
+            return Err(Failed::Append);
+        }
+        let count = if self.careful { 1 } else { BATCH_UPDATES_MAX };
+        let count = count.min(self.staged.len());
+        let staged: Vec<_> = self.staged.drain(..count).collect();
+        let mut batch = Batch::default();
+        let mut origins: Vec<(SessionId, u64)> = Vec::new();
+        let mut arrivals = Vec::with_capacity(count);
+        let mut records = Vec::with_capacity(count);
+        for Incoming { session, update_id, update, arrived, .. } in staged {
+            let Some(member) = self.members.get(&session) else { continue };
+            let (outbox, principal) = (Arc::clone(&member.outbox), member.principal.clone());
+            let reason = if log == LogState::Full {
+                Some(RefuseReason::LogFull)
+            } else if self.is_too_large(batch.bytes() + update.bytes.len())? {
+                Some(RefuseReason::DocumentTooLarge(self.config.document_bytes_max))
+            } else {
+                None
+            };
+            if let Some(reason) = reason {
+                outbox.push(Event::Refused { update_id, reason });
+                continue;
+            }
+            match self.document.check(&mut batch, &update.bytes, &update.scan) {
+                Ok(true) => records.push(NewRecord { principal, session, update: update.bytes }),
+                // Nothing new: it is acknowledged with the others, all of which it may repeat.
+                Ok(false) => {}
+                Err(incomplete) => {
+                    self.end(session, incomplete.into());
+                    continue;
+                }
+            }
+            arrivals.push(arrived);
+            match origins.iter_mut().find(|(other, _)| *other == session) {
+                Some((_, latest)) => *latest = update_id.max(*latest),
+                None => origins.push((session, update_id)),
+            }
+        }
+        self.fan_out = Some(now);
+        if records.is_empty() {
+            for (session, update_id) in origins {
+                if let Some(member) = self.members.get(&session) {
+                    member.outbox.acknowledge(update_id, self.head);
+                }
+            }
+            return Ok(None);
+        }
+        self.document_bytes += batch.bytes();
+        // Before it is applied, so that a fault finds who caused it.
+        self.commit = Some(Commit { batch, event: None, origins, arrivals });
+        let Some(commit) = &mut self.commit else { return Ok(None) };
+        commit.event = self.document.apply(&commit.batch)?;
+        let time_ms = time::wall_ms();
+        Ok(Some(Append { document: self.id.clone(), time_ms, updates: records }))
+    }
+
+    /// Whether the document would be too large with this many bytes more.
+    fn is_too_large(&mut self, more: usize) -> Result<bool, Fault> {
+        let max = self.config.document_bytes_max;
+        if self.document_bytes + more <= max {
+            return Ok(false);
+        }
+        // The bound adds up updates, which together are smaller. It is measured anew where that
+        // can pay: a document that is nearly full is not encoded for every keystroke.
+        let state = self.full()?.iter().map(event_bytes).sum::<usize>();
+        self.document_bytes = state;
+        Ok(state + more > max)
+    }
+
+    /// Passes a durable batch on to everybody; to its origin only if there are several, because
+    /// each then lacks the others' part.
+    fn pass_on(&mut self, now: Instant, event: &Bytes, commit: &Commit) {
+        let update = Shared::new(Update { sequence: self.head, update: event.clone() });
+        let only = if let [(session, _)] = commit.origins[..] { Some(session) } else { None };
+        let mut before = None;
+        let mut deliveries = 0;
+        for (session, member) in &mut self.members {
+            if Some(*session) == only {
+                continue;
+            }
+            match member.outbox.push_update(&update) {
+                Pushed::Queued => deliveries += 1,
+                Pushed::Lagging => {}
+                Pushed::Overflow => {
+                    let document = &self.document;
+                    let state_vector: &Bytes =
+                        before.get_or_insert_with(|| document.state_vector_before(&commit.batch));
+                    let state_vector = state_vector.clone();
+                    member.lagging = Some(Lagging { since: now, state_vector });
+                    self.lagging += 1;
+                    self.metrics.lagging.inc();
+                }
+            }
+        }
+        self.metrics.deliveries.inc_by(deliveries);
+        self.recent.push(update, self.config.recent_bytes_max);
+    }
+
+    /// Lets those go who wanted to and whose updates are durable.
+    fn release(&mut self) {
+        for (session, done) in std::mem::take(&mut self.leaves) {
+            if self.staged.iter().any(|incoming| incoming.session == session) {
+                self.leaves.push((session, done));
+                continue;
+            }
+            self.remove(session);
+            // An error means that nobody waits for it.
+            done.send(()).ok();
+        }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.end_all(&CloseReason::RoomRestarted);
+    }
+}
+
+impl Recent {
+    fn push(&mut self, update: Arc<Shared<Update>>, bytes_max: usize) {
+        self.bytes += update.get().update.len();
+        self.updates.push_back(update);
+        while self.bytes > bytes_max {
+            let Some(oldest) = self.updates.pop_front() else { break };
+            self.bytes -= oldest.get().update.len();
+            self.from = oldest.get().sequence;
+        }
+    }
+
+    /// The updates after `sequence`, if they are all here.
+    fn after(&self, sequence: Sequence, head: Sequence) -> Option<Vec<Event>> {
+        if sequence < self.from || sequence > head {
+            return None;
+        }
+        let newer = self.updates.iter().filter(|update| update.get().sequence > sequence);
+        Some(newer.map(|update| Event::Update(Arc::clone(update))).collect())
+    }
+}
+
+/// An update (yrs v1) in parts.
+fn chunks(update: &Bytes, sequence: Sequence) -> Vec<Event> {
+    let parts = update.len().div_ceil(CHUNK_BYTES_MAX).max(1);
+    let part = |i: usize| {
+        let bytes = update.slice(i * CHUNK_BYTES_MAX..update.len().min((i + 1) * CHUNK_BYTES_MAX));
+        Event::Chunk(Shared::new(Chunk { bytes, last: i + 1 == parts, sequence }))
+    };
+    (0..parts).map(part).collect()
+}
+
+fn event_bytes(event: &Event) -> usize {
+    if let Event::Chunk(chunk) = event { chunk.get().bytes.len() } else { 0 }
+}
+
+/// The end of a session by the room, with a delay that differs from session to session.
+fn closed(reason: CloseReason) -> End {
+    let retry_after = Duration::from_millis(rand::random_range(100..2000));
+    End::Closed { reason, retry_after: Some(retry_after) }
+}

@@ -1,0 +1,106 @@
+//! What has to be true before a session may join a room.
+
+use bytes::Bytes;
+
+use super::{CloseReason, Join, PROTOCOL_VERSION};
+use crate::{
+    auth::{Authenticator, Grant},
+    ids::{DocumentId, Epoch, Sequence},
+    room::validate,
+};
+
+/// A join in which everything is checked.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Accepted {
+    pub(super) document: DocumentId,
+    pub(super) grant: Grant,
+    pub(super) state_vector: Bytes,
+    pub(super) epoch: Option<Epoch>,
+    pub(super) resume: Option<Sequence>,
+    pub(super) awareness_client_id: Option<u64>,
+}
+
+/// Checks what a client says to open a session.
+///
+/// # Errors
+///
+/// Why the session is not opened.
+pub(super) fn accept(join: Join, authenticator: &Authenticator) -> Result<Accepted, CloseReason> {
+    if join.protocol_version != PROTOCOL_VERSION {
+        return Err(CloseReason::UnsupportedProtocolVersion(join.protocol_version));
+    }
+    let document = DocumentId::parse(&join.document)?;
+    let granted = authenticator.grant(&join.token, &document);
+    let mut grant = granted.ok_or(CloseReason::Unauthenticated)?;
+    grant.access = join.access.map_or(grant.access, |wanted| wanted.min(grant.access));
+    if !join.state_vector.is_empty() {
+        validate::state_vector(&join.state_vector).map_err(|malformed| {
+            CloseReason::MalformedFrame(format!("state vector: {malformed}"))
+        })?;
+    }
+    let epoch = match <[u8; 16]>::try_from(&join.epoch[..]) {
+        Ok(epoch) => Some(Epoch(epoch)),
+        Err(_) if join.epoch.is_empty() => None,
+        Err(_) => return Err(CloseReason::MalformedFrame("an epoch has 16 bytes".to_owned())),
+    };
+    if join.awareness_client_id > validate::CLIENT_ID_MAX {
+        return Err(CloseReason::MalformedFrame("a client id has 53 bits".to_owned()));
+    }
+    Ok(Accepted {
+        document,
+        grant,
+        state_vector: join.state_vector,
+        epoch,
+        resume: (join.resume_sequence > 0).then_some(Sequence(join.resume_sequence)),
+        awareness_client_id: (join.awareness_client_id > 0).then_some(join.awareness_client_id),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        auth::{self, Access},
+        ids::DocumentIdError,
+    };
+
+    fn join() -> Join {
+        let document = "notes/7".to_owned();
+        Join { protocol_version: PROTOCOL_VERSION, document, ..Join::default() }
+    }
+
+    fn accept(join: Join) -> Result<Accepted, CloseReason> {
+        super::accept(join, &Authenticator::new(&auth::Config::default()))
+    }
+
+    #[test]
+    fn a_plain_join_gets_all_access_and_a_wish_for_less_is_granted() {
+        assert_eq!(accept(join()).unwrap().grant.access, Access::Write);
+        let reader = Join { access: Some(Access::Read), ..join() };
+        assert_eq!(accept(reader).unwrap().grant.access, Access::Read);
+    }
+
+    #[test]
+    fn what_cannot_be_right_is_refused() {
+        let malformed = |what: &str| CloseReason::MalformedFrame(what.to_owned());
+        let cases = [
+            (Join { protocol_version: 2, ..join() }, CloseReason::UnsupportedProtocolVersion(2)),
+            (
+                Join { document: String::new(), ..join() },
+                CloseReason::BadDocumentId(DocumentIdError::Empty),
+            ),
+            (
+                Join { state_vector: Bytes::from_static(&[0xff, 0xff, 0xff, 0x7f]), ..join() },
+                malformed("state vector: more clients than bytes at byte 4"),
+            ),
+            (
+                Join { epoch: Bytes::from_static(&[1]), ..join() },
+                malformed("an epoch has 16 bytes"),
+            ),
+            (Join { awareness_client_id: 1 << 53, ..join() }, malformed("a client id has 53 bits")),
+        ];
+        for (join, reason) in cases {
+            assert_eq!(accept(join), Err(reason));
+        }
+    }
+}

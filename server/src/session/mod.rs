@@ -1,0 +1,194 @@
+//! Sessions: one participant attached to one room, over any transport.
+//!
+//! A transport brings frames in through [`Inbound`] and takes events out of an
+//! [`Outbox`](crate::room::Outbox). Between the two, the session decides what a frame may do, keeps
+//! the heartbeat, and takes itself out of the room however it ends.
+
+mod config;
+mod handshake;
+mod heartbeat;
+mod task;
+
+use std::{future::Future, sync::Arc};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+pub use self::{config::Config, task::run};
+pub use crate::{
+    auth::Access,
+    ids::{DocumentId, DocumentIdError, Epoch, Sequence, SessionId},
+    room::{
+        AwarenessState, Chunk, CloseReason, End, Event, Joined, Listed, LogState, Outbox,
+        RefuseReason, Shared, Update, WIRE_FORMATS,
+    },
+};
+use crate::{
+    auth::Authenticator,
+    metrics::{ReasonLabels, SessionMetrics},
+    room::Registry,
+    shutdown::Tasks,
+};
+
+/// The protocol version of frames.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// A frame from a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// Opens the session.
+    Join(Box<Join>),
+    /// An edit.
+    Update {
+        /// Chosen by the client, growing.
+        update_id: u64,
+        /// yrs v1 update, not checked yet.
+        update: Bytes,
+    },
+    /// The awareness state of the session: JSON, not checked yet; empty for none.
+    Awareness(Bytes),
+    /// The answer to a ping.
+    Pong,
+    /// A new token.
+    RefreshToken(String),
+    /// The client goes.
+    Leave,
+}
+
+/// What a client says to open a session. Nothing of it is checked yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Join {
+    /// The protocol version that the client speaks.
+    pub protocol_version: u32,
+    /// The document id.
+    pub document: String,
+    /// The credentials.
+    pub token: String,
+    /// What the client has (yrs v1 state vector); empty for nothing.
+    pub state_vector: Bytes,
+    /// Which history that belongs to: empty, or 16 bytes.
+    pub epoch: Bytes,
+    /// The last frame that the client has applied; 0 for none.
+    pub resume_sequence: u64,
+    /// The Yjs client id of its awareness state; 0 for none.
+    pub awareness_client_id: u64,
+    /// The access that the client wants at most; `None` for all that it may have.
+    pub access: Option<Access>,
+}
+
+/// Frames that came in one message.
+#[derive(Debug)]
+pub struct Delivery {
+    /// In order.
+    pub frames: Vec<Frame>,
+    /// Told what became of them, where somebody waits for it.
+    pub reply: Option<oneshot::Sender<Result<(), CloseReason>>>,
+}
+
+/// Where the frames of a session come from.
+pub trait Inbound: Send + 'static {
+    /// The next frames. `None`: there will be no more, which is as good as a Leave.
+    ///
+    /// # Errors
+    ///
+    /// What came cannot be read; the session ends.
+    ///
+    /// # Cancellation
+    ///
+    /// Nothing is lost: the frames come with the next call.
+    fn next(&mut self) -> impl Future<Output = Option<Result<Delivery, CloseReason>>> + Send;
+}
+
+/// What sessions need. Cheap to clone; clones share everything.
+#[derive(Clone, Debug)]
+pub struct Sessions {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    registry: Registry,
+    authenticator: Authenticator,
+    metrics: SessionMetrics,
+    tasks: Tasks,
+}
+
+impl Sessions {
+    /// Sessions in the rooms of `registry`, whose tasks are in `tasks`. When those are asked to end,
+    /// every session ends after what it has sent is durable.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        registry: Registry,
+        authenticator: Authenticator,
+        metrics: SessionMetrics,
+        tasks: Tasks,
+    ) -> Self {
+        let inner = Inner { config, registry, authenticator, metrics, tasks };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// The rooms.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.inner.registry
+    }
+
+    /// Opens a session that reads from `inbound` and whose events go to the outbox that is returned,
+    /// and ends when the token is cancelled, which the transport does when its reader has gone.
+    pub fn open<I: Inbound>(
+        &self,
+        session: SessionId,
+        inbound: I,
+    ) -> (Arc<Outbox>, CancellationToken) {
+        let outbox = Outbox::new(self.inner.registry.config().outbox_limits());
+        let gone = CancellationToken::new();
+        let task = run(self.clone(), session, inbound, Arc::clone(&outbox), gone.clone());
+        self.inner.tasks.spawn(task);
+        (outbox, gone)
+    }
+
+    fn count_closed(&self, reason: &CloseReason) {
+        let label = ReasonLabels { reason: reason_label(reason) };
+        self.inner.metrics.closed.get_or_create(&label).inc();
+    }
+}
+
+/// The name of a reason in metrics: that of the wire, in lower case.
+#[must_use]
+pub fn reason_label(reason: &CloseReason) -> &'static str {
+    match reason {
+        CloseReason::BadDocumentId(_) => "bad_document_id",
+        CloseReason::UnsupportedProtocolVersion(_) => "unsupported_protocol_version",
+        CloseReason::NotJoined => "not_joined",
+        CloseReason::AlreadyJoined => "already_joined",
+        CloseReason::JoinTimeout(_) => "join_timeout",
+        CloseReason::MalformedFrame(_) => "malformed_frame",
+        CloseReason::MessageTooLarge(_) => "message_too_large",
+        CloseReason::MalformedUpdate(_) | CloseReason::PoisonousUpdate => "malformed_update",
+        CloseReason::UpdateTooLarge { .. } => "update_too_large",
+        CloseReason::WriteDenied => "write_denied",
+        CloseReason::Unauthenticated => "unauthenticated",
+        CloseReason::EpochMismatch => "epoch_mismatch",
+        CloseReason::IncompleteUpdate(_) => "incomplete_update",
+        CloseReason::HeartbeatTimeout(_) => "heartbeat_timeout",
+        CloseReason::TooSlow(_) => "too_slow",
+        CloseReason::TooManySessions(_) => "too_many_sessions",
+        CloseReason::TooManyRooms(_) => "too_many_rooms",
+        CloseReason::Busy => "busy",
+        CloseReason::Draining => "draining",
+        CloseReason::LogUnavailable => "log_unavailable",
+        CloseReason::LogFull => "log_full",
+        CloseReason::DocumentCorrupt => "document_corrupt",
+        CloseReason::RoomRestarted => "room_restarted",
+        CloseReason::Quarantined => "document_quarantined",
+    }
+}

@@ -1,0 +1,172 @@
+//! Accepts connections and serves HTTP/1 and HTTP/2 on them, until it is drained.
+
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::config::Config;
+use crate::{metrics::TransportMetrics, shutdown::Tasks};
+
+/// How long accepting pauses after an error, which mostly is a lack of file descriptors: trying
+/// again at once would only burn CPU.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The largest head of a request, in bytes.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+
+/// How much a listener takes.
+#[derive(Clone, Debug)]
+pub struct ListenerLimits {
+    config: Config,
+    connections: Arc<Semaphore>,
+}
+
+impl ListenerLimits {
+    /// Limits from the settings of the doors.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let permits = config.connections_max.min(Semaphore::MAX_PERMITS);
+        Self { config: config.clone(), connections: Arc::new(Semaphore::new(permits)) }
+    }
+}
+
+/// A bound port.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    limits: ListenerLimits,
+    metrics: TransportMetrics,
+}
+
+impl Listener {
+    /// Takes a port.
+    ///
+    /// # Errors
+    ///
+    /// The port is taken, or not allowed.
+    pub async fn bind(
+        address: SocketAddr,
+        limits: ListenerLimits,
+        metrics: TransportMetrics,
+    ) -> io::Result<Self> {
+        let socket = TcpListener::bind(address).await?;
+        Ok(Self { socket, limits, metrics })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    ///
+    /// The operating system does not say.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Serves `router` to everybody who connects, each connection in a task of `tasks`, until
+    /// `stop`; then takes nobody in, lets streams end, and closes connections as they fall idle.
+    /// A connection whose streams do not end is cut by cancelling `tasks`.
+    pub async fn serve(self, router: Router, stop: CancellationToken, tasks: Tasks) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                accepted = self.socket.accept() => accepted,
+            };
+            let socket = match accepted {
+                Ok((socket, _)) => socket,
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = Arc::clone(&self.limits.connections).try_acquire_owned() else {
+                self.metrics.refused.inc();
+                continue;
+            };
+            self.metrics.accepted.inc();
+            self.metrics.connections.inc();
+            let connection = Connection {
+                socket,
+                config: self.limits.config.clone(),
+                stop: stop.clone(),
+                cut: tasks.token().clone(),
+                _permit: permit,
+            };
+            let (router, metrics) = (router.clone(), self.metrics.clone());
+            tasks.spawn(async move {
+                connection.serve(router).await;
+                metrics.connections.dec();
+            });
+        }
+    }
+}
+
+struct Connection {
+    socket: TcpStream,
+    config: Config,
+    stop: CancellationToken,
+    cut: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    async fn serve(self, router: Router) {
+        // Small frames are sent when they are there; batching is done above.
+        if let Err(error) = self.socket.set_nodelay(true) {
+            tracing::debug!(%error, "setting TCP_NODELAY failed");
+        }
+        let builder = builder(&self.config);
+        let io = TokioIo::new(self.socket);
+        let service = TowerToHyperService::new(router);
+        let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.cut.cancelled() => return,
+                () = self.stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                served = connection.as_mut() => {
+                    if let Err(error) = served {
+                        tracing::debug!(%error, "connection ended");
+                    }
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.header_timeout)
+        .max_buf_size(HEADER_BYTES_MAX as usize);
+    builder
+        .http2()
+        // Without a timer, keepalive panics.
+        .timer(TokioTimer::new())
+        .keep_alive_interval(config.keepalive_interval)
+        .keep_alive_timeout(config.keepalive_timeout)
+        .max_concurrent_streams(config.streams_per_connection_max)
+        .initial_stream_window_size(config.stream_window_bytes)
+        .initial_connection_window_size(config.connection_window_bytes)
+        .max_send_buf_size(config.stream_send_bytes)
+        .max_header_list_size(HEADER_BYTES_MAX);
+    builder
+}

@@ -1,0 +1,137 @@
+//! The doors: everything that a client can reach, on one port, and the admin listener.
+//!
+//! This is the only layer that knows tonic, hyper and the wire. A door decodes frames into
+//! [`session::Frame`](crate::session::Frame), encodes [`session::Event`](crate::session::Event), and
+//! decides nothing else.
+
+mod admin;
+pub mod codec;
+mod config;
+mod convert;
+mod documents;
+pub mod grpc;
+mod grpc_web;
+mod listener;
+mod pages;
+mod status;
+
+use axum::Router;
+use cowrite_proto::{
+    FILE_DESCRIPTOR_SET,
+    v1::{Limits, document_service_server::DocumentServiceServer},
+};
+use http::{HeaderName, Method};
+use tonic::{server::NamedService as _, service::Routes};
+use tonic_health::server::HealthReporter;
+use tonic_web::GrpcWebLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+pub use self::{
+    admin::{Readiness, admin_router},
+    config::Config,
+    listener::{Listener, ListenerLimits},
+};
+use self::{
+    codec::CommonTerms,
+    documents::Documents,
+    grpc::{Collaboration, generated::collaboration_service_server::CollaborationServiceServer},
+};
+use crate::session::Sessions;
+
+/// How long a browser may remember what an origin may do. Chromium's own limit.
+const CORS_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(2 * 60 * 60);
+
+/// The health of the services, as grpc.health.v1 tells it.
+#[derive(Clone)]
+pub struct Health {
+    reporter: HealthReporter,
+}
+
+impl std::fmt::Debug for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Health")
+    }
+}
+
+impl Health {
+    /// Says whether new sessions are welcome.
+    pub async fn set_serving(&self, serving: bool) {
+        let status = if serving {
+            tonic_health::ServingStatus::Serving
+        } else {
+            tonic_health::ServingStatus::NotServing
+        };
+        let collaboration = CollaborationServiceServer::<Collaboration>::NAME;
+        let documents = DocumentServiceServer::<Documents>::NAME;
+        // The empty name is the server as a whole.
+        for name in ["", collaboration, documents] {
+            self.reporter.set_service_status(name, status).await;
+        }
+    }
+}
+
+/// Everything that is served on the main port.
+///
+/// # Errors
+///
+/// The descriptors of the services cannot be read, which is a fault of the build.
+pub fn router(
+    config: &Config,
+    sessions: &Sessions,
+    readiness: &Readiness,
+) -> Result<(Router, Health), tonic_reflection::server::Error> {
+    let session = sessions.config();
+    let common = CommonTerms {
+        heartbeat_interval: session.heartbeat_interval,
+        heartbeat_timeout: session.heartbeat_timeout,
+        limits: Limits {
+            message_bytes_max: config.message_bytes_max as u64,
+            update_bytes_max: session.update_bytes_max as u64,
+            awareness_bytes_max: session.awareness_bytes_max as u64,
+            document_bytes_max: sessions.registry().config().document_bytes_max as u64,
+        },
+    };
+    let collaboration = Collaboration::new(sessions.clone(), common, config.message_bytes_max);
+    let collaboration = CollaborationServiceServer::new(collaboration)
+        .max_decoding_message_size(config.message_bytes_max);
+    let documents = Documents::new(sessions.clone());
+    let documents =
+        DocumentServiceServer::new(documents).max_decoding_message_size(config.message_bytes_max);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let services = Routes::new(collaboration)
+        .add_service(documents)
+        .add_service(health)
+        .add_service(reflection)
+        .into_axum_router()
+        .reset_fallback()
+        // Only here: it answers 400 to any HTTP/1 request that is not gRPC-Web.
+        .layer(GrpcWebLayer::new());
+    let router = Router::new()
+        .merge(services)
+        .merge(pages::router(readiness))
+        .fallback(pages::not_found)
+        // Outside of gRPC-Web, which would answer a preflight request with 400.
+        .layer(cors(config));
+    Ok((router, Health { reporter }))
+}
+
+fn cors(config: &Config) -> CorsLayer {
+    let origins = if config.allowed_origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(config.allowed_origins.iter().filter_map(|origin| origin.parse().ok()))
+    };
+    let names = |names: &[&'static str]| -> Vec<HeaderName> {
+        names.iter().map(|name| HeaderName::from_static(name)).collect()
+    };
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(names(&["content-type", "x-grpc-web", "x-user-agent", "grpc-timeout"]))
+        .expose_headers(names(&["grpc-status", "grpc-message", "grpc-status-details-bin"]))
+        .max_age(CORS_MAX_AGE)
+}
