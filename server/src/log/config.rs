@@ -71,8 +71,9 @@ impl Config {
     /// A sentence that names the key.
     pub fn validate(&self) -> Result<(), String> {
         if self.segment_bytes < 1 << 20 || self.segment_bytes > 1 << 30 {
-            return Err("log.segment_bytes must be from 1048576 (1 MiB) to 1073741824 (1 GiB)"
-                .to_owned());
+            return Err(
+                "log.segment_bytes must be from 1048576 (1 MiB) to 1073741824 (1 GiB)".to_owned()
+            );
         }
         if self.commit_interval > Duration::from_secs(1) {
             return Err("log.commit_interval must be at most 1s: edits wait for it".to_owned());

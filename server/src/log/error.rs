@@ -75,6 +75,14 @@ pub enum OpenError {
         #[source]
         source: rusqlite::Error,
     },
+    /// What is stored contradicts itself in a way that no single document can be blamed for.
+    #[error("the log is damaged: {path}: {what}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
     /// Another process has the log open.
     #[error("the log in {path} is in use by another process: stop it, or give another --data")]
     InUse {
