@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use yrs::{Any, Doc, ReadTxn as _, Text as _, Transact as _,
+use yrs::{
+    Any, Doc, ReadTxn as _, Text as _, Transact as _,
     types::{ToJson as _, text::YChange},
 };
 

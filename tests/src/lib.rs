@@ -38,7 +38,7 @@ use std::time::Duration;
 pub use crate::{
     content::{assert_converged, content},
     faults::FaultyLog,
-    http1::{HttpAnswer, http_get, http_request},
+    http1::{GrpcWebPart, GrpcWebStream, HttpAnswer, http_get, http_request},
     participant::{Participant, text_update},
     process::ServerProcess,
     proxy::ChaosProxy,

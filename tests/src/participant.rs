@@ -9,7 +9,8 @@ use cowrite_proto::v1::{
 use tonic::{Status, transport::Channel};
 use yrs::{
     Doc, GetString as _, OffsetKind, Options, ReadTxn as _, Text as _, Transact as _,
-    TransactionMut, Update, WriteTxn as _, block::ClientID,
+    TransactionMut, Update, WriteTxn as _,
+    block::ClientID,
     updates::{decoder::Decode as _, encoder::Encode as _},
 };
 

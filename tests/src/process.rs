@@ -54,7 +54,8 @@ impl ServerProcess {
         data: &Path,
         settings: &[(&str, &str)],
     ) -> std::io::Result<Self> {
-        let mut words = wrapper.iter().map(|word| (*word).as_ref()).collect::<Vec<&std::ffi::OsStr>>();
+        let mut words =
+            wrapper.iter().map(|word| (*word).as_ref()).collect::<Vec<&std::ffi::OsStr>>();
         words.push(binary().as_os_str());
         let mut command = Command::new(words[0]);
         command

@@ -141,11 +141,7 @@ impl RawSession {
     /// # Errors
     ///
     /// The status of the refusal.
-    pub async fn open(
-        channel: Channel,
-        door: Door,
-        join: Join,
-    ) -> Result<(Self, Joined), Status> {
+    pub async fn open(channel: Channel, door: Door, join: Join) -> Result<(Self, Joined), Status> {
         let mut session = match door {
             Door::Edit => {
                 let mut session = Self::edit(channel).await;
