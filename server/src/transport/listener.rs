@@ -127,7 +127,8 @@ impl Connection {
             tracing::debug!(%error, "setting TCP_NODELAY failed");
         }
         // The builder below waits for the first bytes without a limit.
-        let first = self.socket.peek(&mut [0]);
+        let mut byte = [0];
+        let first = self.socket.peek(&mut byte);
         tokio::select! {
             biased;
             () = self.stop.cancelled() => return,
