@@ -17,6 +17,7 @@ use toml::Value;
 use super::{
     Config, Server,
     config::{ConfigError, Runtime, Sources},
+    remote::{Cat, Documents, Type},
     telemetry,
 };
 
@@ -35,6 +36,12 @@ pub struct Cli {
 enum Command {
     /// Serve documents.
     Serve(Serve),
+    /// Print the text of a document.
+    Cat(Cat),
+    /// Type standard input into a document as it comes, at the end of its text.
+    Type(Type),
+    /// List the documents of a server.
+    Documents(Documents),
     /// Say whether a configuration can be used, and show it with all defaults.
     CheckConfig(CheckConfig),
 }
@@ -76,6 +83,9 @@ struct CheckConfig {
 pub fn main(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Serve(serve) => serve.run(),
+        Command::Cat(cat) => block_on(cat.run()),
+        Command::Type(r#type) => block_on(r#type.run()),
+        Command::Documents(documents) => block_on(documents.run()),
         Command::CheckConfig(check) => check.run(),
     };
     match done {
@@ -149,6 +159,15 @@ impl Serve {
             Ok(())
         })
     }
+}
+
+/// Runs a command that talks to a server.
+fn block_on(command: impl Future<Output = Done>) -> Done {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(command);
+    // A read of standard input that is still under way holds nothing up.
+    runtime.shutdown_background();
+    done
 }
 
 /// One thread where there is one processor: that saves the work of sharing between threads.

@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+mod remote;
 mod telemetry;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc};

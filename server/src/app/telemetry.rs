@@ -1,6 +1,6 @@
 //! Log lines.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::EnvFilter;
 
@@ -10,7 +10,10 @@ use super::config::{LogFormat, Telemetry};
 pub(super) fn start(config: &Telemetry) {
     // The filter was checked with the configuration.
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_default();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
     // An error means that there is a subscriber already.
     drop(match config.format {
         LogFormat::Text => lines.try_init(),

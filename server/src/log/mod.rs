@@ -161,6 +161,13 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// The size of the checkpoint and the updates, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let checkpoint = self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.state.len());
+        checkpoint + self.tail.iter().map(|record| record.update.len()).sum::<usize>()
+    }
+
     /// The sequence of the last update.
     #[must_use]
     pub fn head(&self) -> Sequence {

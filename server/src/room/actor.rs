@@ -20,7 +20,7 @@ use super::{
 use crate::{
     crdt::{Fault, checkpoint_is_faithful},
     ids::{DocumentId, Epoch},
-    log::{Appending, Checkpoint, LoadError, UpdateLog},
+    log::{Appending, Checkpoint, LoadError, Loaded, UpdateLog},
     metrics::{RestartCause, RestartLabels, RoomMetrics},
     shutdown::Tasks,
     time::{self, Duration, Instant},
@@ -28,6 +28,9 @@ use crate::{
 
 /// Commands taken from the mailbox at once.
 const COMMANDS: usize = 256;
+
+/// Documents from this size on are rebuilt on a thread of their own: this much takes a millisecond.
+const LOAD_INLINE_BYTES: usize = 32 << 10;
 
 /// Why a room ended.
 #[derive(Debug)]
@@ -111,16 +114,28 @@ impl Room {
     async fn load(&mut self) -> Result<State, LoadFailed> {
         let started = time::now();
         let loaded = self.log.load(&self.id).await.map_err(LoadFailed::Log)?;
-        let build = |careful| {
-            let (config, metrics) = (Arc::clone(&self.config), self.metrics.clone());
-            let sessions = Arc::clone(&self.sessions);
-            State::new(self.id.clone(), config, metrics, loaded.as_ref(), sessions, careful)
+        let bytes = loaded.as_ref().map_or(0, Loaded::bytes);
+        let (id, config, metrics) =
+            (self.id.clone(), Arc::clone(&self.config), self.metrics.clone());
+        let (sessions, careful) = (Arc::clone(&self.sessions), self.careful);
+        let build = move || {
+            let build = |careful| {
+                let (id, config, metrics) = (id.clone(), Arc::clone(&config), metrics.clone());
+                State::new(id, config, metrics, loaded.as_ref(), Arc::clone(&sessions), careful)
+            };
+            // Once more, because a fault that comes again is in the document and not in the moment.
+            build(careful).or_else(|fault| {
+                tracing::error!(document = %id, %fault, "loading the document faulted");
+                build(true)
+            })
         };
-        // Once more, because a fault that comes again is in the document and not in the moment.
-        let state = build(self.careful).or_else(|fault| {
-            tracing::error!(document = %self.id, %fault, "loading the document faulted");
-            build(true)
-        });
+        let state = if bytes < LOAD_INLINE_BYTES {
+            build()
+        } else {
+            // Other rooms go on meanwhile. The task is not cancelled, and a panic is caught inside.
+            let built = self.tasks.spawn_blocking(build).await;
+            built.unwrap_or_else(|error| Err(Fault { what: error.to_string() }))
+        };
         let took = time::now().saturating_duration_since(started);
         self.metrics.load_duration.observe(took.as_secs_f64());
         state.map_err(LoadFailed::Fault)

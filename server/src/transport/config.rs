@@ -28,7 +28,7 @@ pub struct Config {
     /// HTTP/2: the connection is cut if a ping is not answered within this.
     #[serde(with = "humantime_serde")]
     pub keepalive_timeout: Duration,
-    /// HTTP/1: how long the head of a request may take.
+    /// How long the first byte of a connection may take, and in HTTP/1 the head of a request.
     #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
     /// HTTP/2: bytes that a client may send on one stream before they are read.

@@ -126,6 +126,18 @@ impl Connection {
         if let Err(error) = self.socket.set_nodelay(true) {
             tracing::debug!(%error, "setting TCP_NODELAY failed");
         }
+        // The builder below waits for the first bytes without a limit.
+        let mut byte = [0];
+        let first = self.socket.peek(&mut byte);
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return,
+            first = tokio::time::timeout(self.config.header_timeout, first) => {
+                if !matches!(first, Ok(Ok(1))) {
+                    return;
+                }
+            }
+        }
         let builder = builder(&self.config);
         let io = TokioIo::new(self.socket);
         let service = TowerToHyperService::new(router);
