@@ -55,7 +55,8 @@ pub(super) struct State {
     members: HashMap<SessionId, Member>,
     awareness: Arc<Mutex<AwarenessTable>>,
     awareness_changed: bool,
-    awareness_fan_out: Option<Instant>,
+    /// When a change may be told, at the earliest: long past, where that is at once.
+    awareness_due: Instant,
     /// Told by outboxes of lagging sessions that have taken everything.
     drained: Arc<Notify>,
     lagging: usize,
@@ -75,6 +76,8 @@ pub(super) struct State {
     /// Batches of one, because the document has faulted before.
     careful: bool,
     idle_since: Option<Instant>,
+    /// When the room was made.
+    created: Instant,
     /// How many sessions there are, for those outside.
     sessions: Arc<AtomicUsize>,
 }
@@ -179,6 +182,7 @@ impl State {
         let tail_bytes = tail.iter().map(|record| record.update.len()).sum();
         let checkpoint_bytes = checkpoint.map_or(0, |checkpoint| checkpoint.state.len());
         let gone_max = 2 * config.sessions_max;
+        let created = time::now();
         Ok(Self {
             id,
             metrics,
@@ -188,7 +192,8 @@ impl State {
             members: HashMap::new(),
             awareness: Arc::new(Mutex::new(AwarenessTable::new(time::wall_ms(), gone_max))),
             awareness_changed: false,
-            awareness_fan_out: None,
+            awareness_due: created,
+            created,
             drained: Arc::new(Notify::new()),
             lagging: 0,
             staged: VecDeque::new(),
@@ -210,7 +215,7 @@ impl State {
             // times is more than was ever seen, and a bound that is reached is measured.
             document_bytes: 4 * checkpoint_bytes + tail_bytes,
             careful,
-            idle_since: Some(time::now()),
+            idle_since: Some(created),
             config,
             sessions,
         })
@@ -276,7 +281,7 @@ impl State {
         self.end_lagging(now);
         if self.awareness_at().is_some_and(|at| at <= now) {
             self.awareness_changed = false;
-            self.awareness_fan_out = Some(now);
+            self.awareness_due = now + self.config.awareness_interval;
             for member in self.members.values() {
                 member.outbox.awareness_changed();
             }
@@ -440,7 +445,7 @@ impl State {
             self.awareness.lock().set(session, client_id, Bytes::new());
             self.awareness_changed = true;
             // At once: a cursor of somebody who is gone is worse than one that is late.
-            self.awareness_fan_out = None;
+            self.awareness_due = self.created;
         }
         Some(member)
     }
@@ -454,9 +459,7 @@ impl State {
     }
 
     fn awareness_at(&self) -> Option<Instant> {
-        let wait = self.config.awareness_interval;
-        self.awareness_changed
-            .then(|| self.awareness_fan_out.map_or_else(time::now, |last| last + wait))
+        self.awareness_changed.then_some(self.awareness_due)
     }
 
     /// Lets in those who wait. A document that does not exist is created first, if somebody wants
