@@ -29,7 +29,7 @@ use crate::{
     crdt::{Batch, Document, Fault},
     ids::{DocumentId, Epoch, Principal, Sequence, SessionId},
     log::{Append, AppendError, Loaded, LogState, NewRecord},
-    metrics::RoomMetrics,
+    metrics::{ReasonLabels, RoomMetrics},
     time::{self, Instant},
 };
 
@@ -265,6 +265,8 @@ impl State {
         if !self.writing {
             let create = self.admit()?;
             self.resync_lagging()?;
+            // Before the next write: under load there is always one.
+            self.release();
             let write = match create {
                 Some(epoch) => Some(Write::Create(epoch)),
                 None if self.fan_out_at().is_some_and(|at| at <= now) => {
@@ -276,7 +278,6 @@ impl State {
                 self.writing = true;
                 return Ok(write);
             }
-            self.release();
         }
         self.end_lagging(now);
         if self.awareness_at().is_some_and(|at| at <= now) {
@@ -412,6 +413,7 @@ impl State {
     /// Ends all sessions.
     pub(super) fn end_all(&mut self, reason: &CloseReason) {
         for (_, member) in self.members.drain() {
+            count_closed(&self.metrics, reason);
             member.outbox.finish(closed(reason.clone()));
         }
         for (join, reply) in self.joins.drain(..) {
@@ -434,6 +436,7 @@ impl State {
 
     fn end(&mut self, session: SessionId, reason: CloseReason) {
         if let Some(member) = self.remove(session) {
+            count_closed(&self.metrics, &reason);
             member.outbox.finish(closed(reason));
         }
     }
@@ -593,7 +596,12 @@ impl State {
                 None
             };
             if let Some(reason) = reason {
-                outbox.push(Event::Refused { update_id, reason });
+                let label = ReasonLabels { reason: reason.label() };
+                self.metrics.refused.get_or_create(&label).inc();
+                if !outbox.refuse(update_id, reason) {
+                    // It sends, but does not read what it is told.
+                    self.end(session, CloseReason::TooSlow(Duration::ZERO));
+                }
                 continue;
             }
             match self.document.check(&mut batch, &update.bytes, &update.scan) {
@@ -724,6 +732,10 @@ fn chunks(update: &Bytes, sequence: Sequence) -> Vec<Event> {
 
 fn event_bytes(event: &Event) -> usize {
     if let Event::Chunk(chunk) = event { chunk.get().bytes.len() } else { 0 }
+}
+
+fn count_closed(metrics: &RoomMetrics, reason: &CloseReason) {
+    metrics.closed.get_or_create(&ReasonLabels { reason: reason.label() }).inc();
 }
 
 /// The end of a session by the room, with a delay that differs from session to session.
