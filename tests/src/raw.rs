@@ -160,7 +160,12 @@ impl RawSession {
                 Self { up, down: Box::pin(down), received: VecDeque::new() }
             }
         };
-        match session.next().await? {
+        let first = match session.next().await? {
+            // A refusal: the status that follows says the same.
+            Some(Down::Closing(_)) => session.next().await?,
+            first => first,
+        };
+        match first {
             Some(Down::Joined(joined)) => {
                 if let UpWay::Publish { session, secret, .. } = &mut session.up {
                     session.clone_from(&joined.session_id);

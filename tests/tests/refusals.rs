@@ -227,8 +227,8 @@ impl Deed {
             Err(status) => Some(refused(status)),
             Ok(()) => None,
         };
-        if told.as_ref().is_some_and(|told| told.reason == "MESSAGE_TOO_LARGE") {
-            // The session never saw that message, and goes on.
+        if let Some(Refused { code: Code::OutOfRange, .. }) = told {
+            // tonic refuses a large Publish before anybody sees it: the session goes on.
             return Some((Vec::new(), answer.unwrap_err()));
         }
         let (frames, status) = session.end().await;
@@ -282,7 +282,12 @@ async fn who_does_something_wrong_is_refused_with_a_reason_and_nobody_else_suffe
             let Some((frames, status)) = deed.commit(&server, door, &document).await else {
                 continue;
             };
-            assert_eq!(refused(&status), expected(*code, *reason), "{name}, {door:?}: {status:?}");
+            let mut expected = expected(*code, *reason);
+            if *reason == ErrorReason::MessageTooLarge && door == Door::Publish {
+                // By tonic, which knows the code and no reasons.
+                (expected.reason, expected.domain) = Default::default();
+            }
+            assert_eq!(refused(&status), expected, "{name}, {door:?}: {status:?}");
             for frame in frames {
                 if let Down::Closing(closing) = frame {
                     assert_eq!(closing.reason(), *reason, "{name}: the announcement of the end");
@@ -405,6 +410,6 @@ async fn an_update_that_makes_the_document_too_large_is_refused_and_the_session_
         reader.wait_for_text(&expected).await;
     }
     let metrics = server.metrics().encode().unwrap();
-    let counted = "cowrite_session_refused_total{reason=\"document_too_large\"} 2";
+    let counted = "cowrite_room_refused_total{reason=\"document_too_large\"} 2";
     assert!(metrics.contains(counted), "{metrics}");
 }
