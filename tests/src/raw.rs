@@ -233,6 +233,14 @@ impl RawSession {
         .await
     }
 
+    /// The way up and the way down, for two who use them at the same time.
+    #[must_use]
+    pub fn split(self) -> (Self, Self) {
+        let nothing = Box::pin(futures_util::stream::pending());
+        let up = Self { up: self.up, down: nothing, received: VecDeque::new() };
+        (up, Self { up: UpWay::Edit(None), down: self.down, received: self.received })
+    }
+
     /// Reads to the end: the frames, and the status unless it was OK.
     pub async fn end(&mut self) -> (Vec<Down>, Option<Status>) {
         let mut frames = Vec::new();
