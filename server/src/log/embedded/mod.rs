@@ -21,6 +21,8 @@ mod index;
 mod read;
 mod recovery;
 mod segment;
+#[cfg(test)]
+mod sim;
 mod upkeep;
 mod writer;
 
