@@ -24,8 +24,12 @@ use crate::{
 const SECTOR: usize = 512;
 
 /// Small enough that the run fills dozens of segments and has states in files.
-pub(super) const TUNING: Tuning =
-    Tuning { segment_bytes: 4096, frame_bytes: 3000, inline_bytes: 300 };
+pub(super) const TUNING: Tuning = Tuning {
+    segment_bytes: 4096,
+    frame_bytes: 3000,
+    inline_bytes: 300,
+    probe_interval: Duration::from_millis(5),
+};
 
 pub(super) fn config() -> Config {
     Config {
@@ -122,7 +126,7 @@ impl Model {
 }
 
 /// The state that a checkpoint has: it says what it is.
-fn state(epoch: Epoch, sequence: Sequence) -> Bytes {
+pub(super) fn state(epoch: Epoch, sequence: Sequence) -> Bytes {
     let size = 20 + (sequence.0 as usize % 5) * 100;
     let mut state = format!("{epoch:?} {sequence} ").into_bytes();
     state.resize(state.len().max(size), b'.');
