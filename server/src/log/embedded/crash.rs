@@ -222,7 +222,8 @@ impl Run {
 
     /// What is wrong with an image of the first `boundary` operations.
     fn check(&self, image: Image, boundary: usize) -> Result<(), String> {
-        let log = open_with(&SimDisk::of(image), self.metrics.clone()).map_err(|error| format!("open: {error:?}"))?;
+        let log = open_with(&SimDisk::of(image), self.metrics.clone())
+            .map_err(|error| format!("open: {error:?}"))?;
         let listed: BTreeMap<_, _> =
             log.list(None, 99).into_iter().map(|line| (line.document, line.head)).collect();
         for (name, model) in &self.documents {
@@ -313,7 +314,10 @@ enum Outcome<'a> {
     Nothing,
     Everything,
     /// Of the last write only so many bytes; of the rest everything, or nothing.
-    Torn { bytes: usize, rest: bool },
+    Torn {
+        bytes: usize,
+        rest: bool,
+    },
     /// Each sector, size and name by chance.
     Chance(&'a mut Random),
 }

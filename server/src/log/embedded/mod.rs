@@ -123,7 +123,12 @@ struct Tuning {
 
 impl Tuning {
     fn new(config: &Config) -> Self {
-        Self { segment_bytes: config.segment_bytes, frame_bytes: 8 << 20, inline_bytes: 64 << 10, probe_interval: Duration::from_secs(1) }
+        Self {
+            segment_bytes: config.segment_bytes,
+            frame_bytes: 8 << 20,
+            inline_bytes: 64 << 10,
+            probe_interval: Duration::from_secs(1),
+        }
     }
 }
 
