@@ -14,13 +14,19 @@
 mod catalogue;
 mod checkpoint;
 #[cfg(test)]
+mod corruption;
+#[cfg(test)]
 mod crash;
 mod disk;
 mod entry;
+#[cfg(test)]
+mod faults;
 mod index;
 mod read;
 mod recovery;
 mod segment;
+#[cfg(test)]
+mod sim;
 mod upkeep;
 mod writer;
 
@@ -29,6 +35,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -109,11 +116,19 @@ struct Tuning {
     /// A state of this many bytes or more gets a file of its own. 64 KiB: above that a file is
     /// faster than the overflow pages of SQLite, and the catalogue stays small.
     inline_bytes: usize,
+    /// How often a full disk is looked at. 1 s: nobody waits for it longer than for a reconnect, and
+    /// a look costs next to nothing.
+    probe_interval: Duration,
 }
 
 impl Tuning {
     fn new(config: &Config) -> Self {
-        Self { segment_bytes: config.segment_bytes, frame_bytes: 8 << 20, inline_bytes: 64 << 10 }
+        Self {
+            segment_bytes: config.segment_bytes,
+            frame_bytes: 8 << 20,
+            inline_bytes: 64 << 10,
+            probe_interval: Duration::from_secs(1),
+        }
     }
 }
 

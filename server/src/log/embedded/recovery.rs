@@ -198,13 +198,13 @@ impl Recovery<'_> {
         loop {
             if let Some(frame) = scanner.frame(place.offset, place.frame).map_err(at(path))? {
                 if frame.number > place.frame {
-                    let known = frame.witness_from <= place.frame;
+                    let witness = frame.witness(place.frame);
                     let (from, to) = (place.frame, frame.number - 1);
                     tracing::error!(
-                        path = %path.display(), from, to, bounded = known,
+                        path = %path.display(), from, to, bounded = witness.is_some(),
                         "frames of the log are damaged; their documents are refused"
                     );
-                    self.index.doubt(known.then_some(&*frame.witness));
+                    self.index.doubt(witness.as_deref());
                 }
                 let entries = (place.segment, place.offset + frame.entries_at);
                 let mut hashes = Vec::new();

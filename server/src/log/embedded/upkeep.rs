@@ -85,10 +85,7 @@ fn advance(
     // Created again, and known again since.
     step.removed.retain(|document| index.get(document).is_none_or(|entry| entry.created != (0, 0)));
     drop(index);
-    let done = shared.catalogue.advance(&step);
-    let done = done.and_then(|()| remove_checkpoints(shared, &deleted));
-    if let Err(error) = done {
-        // Where it had advanced already, the next start finds the rest.
+    if let Err(error) = shared.catalogue.advance(&step) {
         shared.index.lock().removed.extend(deleted);
         return Err(failed("take a part of the log into the catalogue", &error));
     }
@@ -105,7 +102,11 @@ fn advance(
             entry.trim(to);
         }
     }
-    Ok(())
+    drop(index);
+    remove_checkpoints(shared, &deleted).map_err(|error| {
+        shared.index.lock().removed.extend(deleted);
+        failed("remove the checkpoints of deleted documents", &error)
+    })
 }
 
 /// Adds what the log says of a document between two positions.

@@ -23,10 +23,6 @@ use crate::{
     time::{now, wall_ms},
 };
 
-/// How often a full disk is looked at. 1 s: nobody waits for it longer than for a reconnect, and an
-/// attempt costs next to nothing.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-
 /// The longest entry. Far above what a room sends; offsets in a segment are 32 bits wide.
 const ENTRY_BYTES_MAX: usize = 1 << 30;
 
@@ -222,7 +218,7 @@ impl Writer {
         loop {
             let state = *shared.queue.state.borrow();
             if state == LogState::Full {
-                let open = shared.queue.take(&mut commands, Some(PROBE_INTERVAL));
+                let open = shared.queue.take(&mut commands, Some(shared.tuning.probe_interval));
                 self.refuse(&mut commands, &AppendError::Full);
                 if open.is_none() {
                     return;
