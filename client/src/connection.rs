@@ -11,8 +11,8 @@ use bytes::{Bytes, BytesMut};
 use cowrite_proto::{
     PROTOCOL_VERSION,
     v1::{
-        Access, ClientAwareness, ClientFrame, ClientUpdate, EditRequest, EditResponse, ErrorReason,
-        Join, Joined, Leave, Pong, ServerFrame, SyncChunk, client_frame,
+        self, Access, ClientAwareness, ClientFrame, ClientUpdate, EditRequest, EditResponse,
+        ErrorReason, Join, Joined, Leave, Pong, ServerFrame, SyncChunk, client_frame,
         collaboration_service_client::CollaborationServiceClient, server_frame,
     },
 };
@@ -149,10 +149,14 @@ pub(crate) async fn open(
         closing: None,
         pongs: sender.clone(),
     };
-    let joined = match receiver.next_frame().await? {
-        Some(server_frame::Frame::Joined(joined)) => joined,
-        Some(_) => return Err(Error::Protocol { what: "the first frame is not Joined" }),
-        None => return Err(Error::lost("the stream ended before Joined")),
+    let joined = loop {
+        match receiver.next_frame().await? {
+            Some(server_frame::Frame::Joined(joined)) => break joined,
+            // A refusal: the status that follows says the same, and more.
+            Some(server_frame::Frame::Closing(closing)) => receiver.closing(&closing),
+            Some(_) => return Err(Error::Protocol { what: "the first frame is not Joined" }),
+            None => return Err(Error::lost("the stream ended before Joined")),
+        }
     };
     if let Some(limits) = &joined.limits
         && limits.document_bytes_max > 0
@@ -349,13 +353,18 @@ impl FrameReceiver {
             }
             Frame::AccessChanged(changed) => Event::AccessChanged(changed.access()),
             Frame::Closing(closing) => {
-                let reason = closing.reason();
+                self.closing(&closing);
                 let retry_after = closing.retry_after.and_then(|delay| delay.try_into().ok());
-                self.closing = Some(Closing { reason, retry_after });
-                Event::Closing { reason, retry_after }
+                Event::Closing { reason: closing.reason(), retry_after }
             }
             Frame::Joined(_) => return Err(Error::Protocol { what: "a second Joined" }),
         }))
+    }
+
+    /// Remembers the announcement of the end, for where the status itself says nothing.
+    fn closing(&mut self, closing: &v1::Closing) {
+        let retry_after = closing.retry_after.and_then(|delay| delay.try_into().ok());
+        self.closing = Some(Closing { reason: closing.reason(), retry_after });
     }
 
     fn sync_chunk(&mut self, chunk: SyncChunk) -> Result<Option<Event>, Error> {

@@ -90,6 +90,10 @@ pub struct RoomMetrics {
     pub checkpoint_mismatches: Counter,
     /// Times that a session's outbox was full.
     pub lagging: Counter,
+    /// Updates refused while the session went on, by reason.
+    pub refused: Family<ReasonLabels, Counter>,
+    /// Sessions ended by the server, by reason: the same as [`SessionMetrics::closed`].
+    pub closed: Family<ReasonLabels, Counter>,
 }
 
 /// What the sessions do. Cheap to clone; clones share their values.
@@ -101,8 +105,6 @@ pub struct SessionMetrics {
     pub opened: Counter,
     /// Sessions ended by the server, by reason.
     pub closed: Family<ReasonLabels, Counter>,
-    /// Updates refused while the session went on, by reason.
-    pub refused: Family<ReasonLabels, Counter>,
 }
 
 /// What the doors do. Cheap to clone; clones share their values.
@@ -167,6 +169,13 @@ impl Metrics {
                 "Documents whose records were found damaged",
             ),
         };
+        // Some are ended by their room, and some by themselves.
+        let closed = add(
+            r,
+            "sessions_closed",
+            "Sessions ended by the server",
+            Family::<ReasonLabels, Counter>::default(),
+        );
         let room = RoomMetrics {
             rooms: gauge(r, "rooms", "Rooms in memory"),
             quarantined: gauge(r, "rooms_quarantined", "Documents refused because they fault"),
@@ -192,22 +201,18 @@ impl Metrics {
                 "Checkpoints that did not reproduce the document and were thrown away",
             ),
             lagging: counter(r, "room_lagging", "Times that the outbox of a session was full"),
+            refused: add(
+                r,
+                "room_refused",
+                "Updates refused while the session went on",
+                Family::<ReasonLabels, Counter>::default(),
+            ),
+            closed: closed.clone(),
         };
         let session = SessionMetrics {
             sessions: gauge(r, "sessions", "Sessions that are open"),
             opened: counter(r, "sessions_opened", "Sessions opened"),
-            closed: add(
-                r,
-                "sessions_closed",
-                "Sessions ended by the server",
-                Family::<ReasonLabels, Counter>::default(),
-            ),
-            refused: add(
-                r,
-                "session_refused",
-                "Updates refused while the session went on",
-                Family::<ReasonLabels, Counter>::default(),
-            ),
+            closed,
         };
         let transport = TransportMetrics {
             connections: gauge(r, "connections", "Connections that are open"),

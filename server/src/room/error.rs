@@ -92,6 +92,39 @@ pub enum CloseReason {
     Quarantined,
 }
 
+impl CloseReason {
+    /// The name of the reason in metrics: that of the wire, in lower case.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::BadDocumentId(_) => "bad_document_id",
+            Self::UnsupportedProtocolVersion(_) => "unsupported_protocol_version",
+            Self::NotJoined => "not_joined",
+            Self::AlreadyJoined => "already_joined",
+            Self::JoinTimeout(_) => "join_timeout",
+            Self::MalformedFrame(_) => "malformed_frame",
+            Self::MessageTooLarge(_) => "message_too_large",
+            Self::MalformedUpdate(_) | Self::PoisonousUpdate => "malformed_update",
+            Self::UpdateTooLarge { .. } => "update_too_large",
+            Self::WriteDenied => "write_denied",
+            Self::Unauthenticated => "unauthenticated",
+            Self::EpochMismatch => "epoch_mismatch",
+            Self::IncompleteUpdate(_) => "incomplete_update",
+            Self::HeartbeatTimeout(_) => "heartbeat_timeout",
+            Self::TooSlow(_) => "too_slow",
+            Self::TooManySessions(_) => "too_many_sessions",
+            Self::TooManyRooms(_) => "too_many_rooms",
+            Self::Busy => "busy",
+            Self::Draining => "draining",
+            Self::LogUnavailable => "log_unavailable",
+            Self::LogFull => "log_full",
+            Self::DocumentCorrupt => "document_corrupt",
+            Self::RoomRestarted => "room_restarted",
+            Self::Quarantined => "document_quarantined",
+        }
+    }
+}
+
 /// Why an update was not taken, though the session goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RefuseReason {
@@ -101,4 +134,15 @@ pub enum RefuseReason {
     /// The disk is full.
     #[error("the disk of the server is full")]
     LogFull,
+}
+
+impl RefuseReason {
+    /// The name of the reason in metrics: that of the wire, in lower case.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::DocumentTooLarge(_) => "document_too_large",
+            Self::LogFull => "log_full",
+        }
+    }
 }

@@ -175,6 +175,8 @@ pub(super) enum Pushed {
 pub struct Outbox {
     limits: OutboxLimits,
     inner: Mutex<Inner>,
+    /// Told once, when the session has ended.
+    finished: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -183,6 +185,8 @@ struct Inner {
     /// Updates in `queue`, and their bytes.
     updates: usize,
     update_bytes: usize,
+    /// Refusals in `queue`.
+    refusals: usize,
     ack: Option<(u64, Sequence)>,
     awareness: Option<AwarenessCursor>,
     lagging: bool,
@@ -205,7 +209,7 @@ impl Outbox {
     /// An empty outbox.
     #[must_use]
     pub fn new(limits: OutboxLimits) -> Arc<Self> {
-        Arc::new(Self { limits, inner: Mutex::default() })
+        Arc::new(Self { limits, inner: Mutex::default(), finished: Notify::new() })
     }
 
     /// Connects the outbox to its room: where awareness comes from, and who is told when a lagging
@@ -240,27 +244,38 @@ impl Outbox {
             inner.lagging = true;
             return Pushed::Overflow;
         }
-        inner.queue.push_back(Event::Update(Arc::clone(update)));
-        inner.updates += 1;
-        inner.update_bytes += bytes;
-        inner.wake();
+        inner.queue_event(Event::Update(Arc::clone(update)));
         Pushed::Queued
     }
 
-    /// Queues anything but updates, acknowledgements and awareness. Not bounded here: the number of
-    /// such events is bounded by what causes them.
+    /// Queues anything but acknowledgements and awareness. Not bounded here: the number of such
+    /// events is bounded by what causes them.
     pub fn push(&self, event: Event) {
         let mut inner = self.inner.lock();
         if inner.end.is_none() {
-            inner.queue.push_back(event);
-            inner.wake();
+            inner.queue_event(event);
         }
+    }
+
+    /// Queues the refusal of an update; returns whether there was room for it. A client that sends
+    /// and does not read is answered as often as it is sent updates, and no oftener.
+    pub(super) fn refuse(&self, update_id: u64, reason: RefuseReason) -> bool {
+        let mut inner = self.inner.lock();
+        let fits = inner.refusals < self.limits.items_max;
+        if fits && inner.end.is_none() {
+            inner.queue_event(Event::Refused { update_id, reason });
+        }
+        fits
     }
 
     /// Sets the latest acknowledgement. It is sent after what is queued now; a session that is
     /// lagging gets it after the difference, so that it has been sent all up to `sequence`.
     pub(super) fn acknowledge(&self, update_id: u64, sequence: Sequence) {
         let mut inner = self.inner.lock();
+        if inner.end.is_some() {
+            // It could be of something that was not queued any more.
+            return;
+        }
         let latest = inner.ack.map_or(update_id, |(earlier, _)| earlier.max(update_id));
         inner.ack = Some((latest, sequence));
         inner.wake();
@@ -302,9 +317,24 @@ impl Outbox {
             inner.queue.push_back(Event::Closing { reason, retry_after });
         }
         inner.end = Some(end);
-        // Nobody sends a difference any more; what is queued is still a prefix of the truth.
-        inner.lagging = false;
+        // Nobody sends a difference any more; what is queued is still a prefix of the truth. An
+        // acknowledgement would say that everything up to it has been sent.
+        if std::mem::take(&mut inner.lagging) {
+            inner.ack = None;
+        }
         inner.wake();
+        self.finished.notify_one();
+    }
+
+    /// Returns when [`Self::finish`] was called. For one who waits.
+    ///
+    /// # Cancellation
+    ///
+    /// Safe.
+    pub async fn finished(&self) {
+        while !self.is_finished() {
+            self.finished.notified().await;
+        }
     }
 
     /// Whether [`Self::finish`] was called.
@@ -346,6 +376,16 @@ impl Inner {
         }
     }
 
+    fn queue_event(&mut self, event: Event) {
+        if let Event::Update(update) = &event {
+            self.updates += 1;
+            self.update_bytes += update.get().update.len();
+        }
+        self.refusals += usize::from(matches!(event, Event::Refused { .. }));
+        self.queue.push_back(event);
+        self.wake();
+    }
+
     fn take(&mut self, events: &mut Vec<Event>) {
         let mut bytes = 0;
         while bytes < TAKE_BYTES {
@@ -357,9 +397,9 @@ impl Inner {
                     bytes += update.get().update.len();
                 }
                 Event::Chunk(chunk) => bytes += chunk.get().bytes.len(),
+                Event::Refused { .. } => self.refusals -= 1,
                 Event::Joined(_)
                 | Event::Ack { .. }
-                | Event::Refused { .. }
                 | Event::Awareness(_)
                 | Event::Ping { .. }
                 | Event::Closing { .. } => {}
@@ -479,6 +519,42 @@ mod tests {
         );
         assert_eq!(poll, Poll::Ready(None));
         assert_eq!(take(&outbox).1, Poll::Ready(Some(closed)));
+    }
+
+    #[test]
+    fn what_a_session_gets_that_comes_back_counts_like_everything_else() {
+        let outbox = Outbox::new(LIMITS);
+        for sequence in 1..=2 {
+            outbox.push(Event::Update(update(sequence, 10)));
+        }
+        assert_eq!(outbox.load(), (2, 20));
+        take(&outbox);
+        assert_eq!(outbox.load(), (0, 0));
+    }
+
+    #[test]
+    fn a_lagging_session_that_ends_is_not_told_that_it_has_everything() {
+        let outbox = Outbox::new(LIMITS);
+        for sequence in 1..=4 {
+            outbox.push_update(&update(sequence, 1));
+        }
+        outbox.acknowledge(7, Sequence(5));
+        outbox.finish(End::Closed { reason: CloseReason::Draining, retry_after: None });
+        outbox.acknowledge(8, Sequence(6));
+        let mut all = Vec::new();
+        while let (events, Poll::Ready(None)) = take(&outbox) {
+            all.extend(events);
+        }
+        assert!(!all.iter().any(|event| matches!(event, Event::Ack { .. })), "{all:?}");
+    }
+
+    #[test]
+    fn refusals_that_nobody_reads_are_bounded() {
+        let outbox = Outbox::new(LIMITS);
+        let refusals = (0..100).filter(|id| outbox.refuse(*id, RefuseReason::LogFull)).count();
+        assert_eq!(refusals, LIMITS.items_max);
+        take(&outbox);
+        assert!(outbox.refuse(100, RefuseReason::LogFull));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::{
     crdt::{Batch, Document, Fault},
     ids::{DocumentId, Epoch, Principal, Sequence, SessionId},
     log::{Append, AppendError, Loaded, LogState, NewRecord},
-    metrics::RoomMetrics,
+    metrics::{ReasonLabels, RoomMetrics},
     time::{self, Instant},
 };
 
@@ -55,7 +55,8 @@ pub(super) struct State {
     members: HashMap<SessionId, Member>,
     awareness: Arc<Mutex<AwarenessTable>>,
     awareness_changed: bool,
-    awareness_fan_out: Option<Instant>,
+    /// When a change may be told, at the earliest: long past, where that is at once.
+    awareness_due: Instant,
     /// Told by outboxes of lagging sessions that have taken everything.
     drained: Arc<Notify>,
     lagging: usize,
@@ -75,6 +76,8 @@ pub(super) struct State {
     /// Batches of one, because the document has faulted before.
     careful: bool,
     idle_since: Option<Instant>,
+    /// When the room was made.
+    created: Instant,
     /// How many sessions there are, for those outside.
     sessions: Arc<AtomicUsize>,
 }
@@ -179,6 +182,7 @@ impl State {
         let tail_bytes = tail.iter().map(|record| record.update.len()).sum();
         let checkpoint_bytes = checkpoint.map_or(0, |checkpoint| checkpoint.state.len());
         let gone_max = 2 * config.sessions_max;
+        let created = time::now();
         Ok(Self {
             id,
             metrics,
@@ -188,7 +192,8 @@ impl State {
             members: HashMap::new(),
             awareness: Arc::new(Mutex::new(AwarenessTable::new(time::wall_ms(), gone_max))),
             awareness_changed: false,
-            awareness_fan_out: None,
+            awareness_due: created,
+            created,
             drained: Arc::new(Notify::new()),
             lagging: 0,
             staged: VecDeque::new(),
@@ -210,7 +215,7 @@ impl State {
             // times is more than was ever seen, and a bound that is reached is measured.
             document_bytes: 4 * checkpoint_bytes + tail_bytes,
             careful,
-            idle_since: Some(time::now()),
+            idle_since: Some(created),
             config,
             sessions,
         })
@@ -260,6 +265,8 @@ impl State {
         if !self.writing {
             let create = self.admit()?;
             self.resync_lagging()?;
+            // Before the next write: under load there is always one.
+            self.release();
             let write = match create {
                 Some(epoch) => Some(Write::Create(epoch)),
                 None if self.fan_out_at().is_some_and(|at| at <= now) => {
@@ -271,12 +278,11 @@ impl State {
                 self.writing = true;
                 return Ok(write);
             }
-            self.release();
         }
         self.end_lagging(now);
         if self.awareness_at().is_some_and(|at| at <= now) {
             self.awareness_changed = false;
-            self.awareness_fan_out = Some(now);
+            self.awareness_due = now + self.config.awareness_interval;
             for member in self.members.values() {
                 member.outbox.awareness_changed();
             }
@@ -407,6 +413,7 @@ impl State {
     /// Ends all sessions.
     pub(super) fn end_all(&mut self, reason: &CloseReason) {
         for (_, member) in self.members.drain() {
+            count_closed(&self.metrics, reason);
             member.outbox.finish(closed(reason.clone()));
         }
         for (join, reply) in self.joins.drain(..) {
@@ -429,6 +436,7 @@ impl State {
 
     fn end(&mut self, session: SessionId, reason: CloseReason) {
         if let Some(member) = self.remove(session) {
+            count_closed(&self.metrics, &reason);
             member.outbox.finish(closed(reason));
         }
     }
@@ -440,7 +448,7 @@ impl State {
             self.awareness.lock().set(session, client_id, Bytes::new());
             self.awareness_changed = true;
             // At once: a cursor of somebody who is gone is worse than one that is late.
-            self.awareness_fan_out = None;
+            self.awareness_due = self.created;
         }
         Some(member)
     }
@@ -454,9 +462,7 @@ impl State {
     }
 
     fn awareness_at(&self) -> Option<Instant> {
-        let wait = self.config.awareness_interval;
-        self.awareness_changed
-            .then(|| self.awareness_fan_out.map_or_else(time::now, |last| last + wait))
+        self.awareness_changed.then_some(self.awareness_due)
     }
 
     /// Lets in those who wait. A document that does not exist is created first, if somebody wants
@@ -590,7 +596,12 @@ impl State {
                 None
             };
             if let Some(reason) = reason {
-                outbox.push(Event::Refused { update_id, reason });
+                let label = ReasonLabels { reason: reason.label() };
+                self.metrics.refused.get_or_create(&label).inc();
+                if !outbox.refuse(update_id, reason) {
+                    // It sends, but does not read what it is told.
+                    self.end(session, CloseReason::TooSlow(Duration::ZERO));
+                }
                 continue;
             }
             match self.document.check(&mut batch, &update.bytes, &update.scan) {
@@ -721,6 +732,10 @@ fn chunks(update: &Bytes, sequence: Sequence) -> Vec<Event> {
 
 fn event_bytes(event: &Event) -> usize {
     if let Event::Chunk(chunk) = event { chunk.get().bytes.len() } else { 0 }
+}
+
+fn count_closed(metrics: &RoomMetrics, reason: &CloseReason) {
+    metrics.closed.get_or_create(&ReasonLabels { reason: reason.label() }).inc();
 }
 
 /// The end of a session by the room, with a delay that differs from session to session.

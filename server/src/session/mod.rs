@@ -157,38 +157,7 @@ impl Sessions {
     }
 
     fn count_closed(&self, reason: &CloseReason) {
-        let label = ReasonLabels { reason: reason_label(reason) };
+        let label = ReasonLabels { reason: reason.label() };
         self.inner.metrics.closed.get_or_create(&label).inc();
-    }
-}
-
-/// The name of a reason in metrics: that of the wire, in lower case.
-#[must_use]
-pub fn reason_label(reason: &CloseReason) -> &'static str {
-    match reason {
-        CloseReason::BadDocumentId(_) => "bad_document_id",
-        CloseReason::UnsupportedProtocolVersion(_) => "unsupported_protocol_version",
-        CloseReason::NotJoined => "not_joined",
-        CloseReason::AlreadyJoined => "already_joined",
-        CloseReason::JoinTimeout(_) => "join_timeout",
-        CloseReason::MalformedFrame(_) => "malformed_frame",
-        CloseReason::MessageTooLarge(_) => "message_too_large",
-        CloseReason::MalformedUpdate(_) | CloseReason::PoisonousUpdate => "malformed_update",
-        CloseReason::UpdateTooLarge { .. } => "update_too_large",
-        CloseReason::WriteDenied => "write_denied",
-        CloseReason::Unauthenticated => "unauthenticated",
-        CloseReason::EpochMismatch => "epoch_mismatch",
-        CloseReason::IncompleteUpdate(_) => "incomplete_update",
-        CloseReason::HeartbeatTimeout(_) => "heartbeat_timeout",
-        CloseReason::TooSlow(_) => "too_slow",
-        CloseReason::TooManySessions(_) => "too_many_sessions",
-        CloseReason::TooManyRooms(_) => "too_many_rooms",
-        CloseReason::Busy => "busy",
-        CloseReason::Draining => "draining",
-        CloseReason::LogUnavailable => "log_unavailable",
-        CloseReason::LogFull => "log_full",
-        CloseReason::DocumentCorrupt => "document_corrupt",
-        CloseReason::RoomRestarted => "room_restarted",
-        CloseReason::Quarantined => "document_quarantined",
     }
 }

@@ -26,14 +26,34 @@ pub async fn run<I: Inbound>(
     outbox: Arc<Outbox>,
     gone: CancellationToken,
 ) {
-    let reason = tokio::select! {
+    let draining = sessions.inner.tasks.token();
+    let first = tokio::select! {
         biased;
         () = gone.cancelled() => return,
-        () = sessions.inner.tasks.token().cancelled() => Err(CloseReason::Draining),
-        opened = open(&sessions, session, &mut inbound, &outbox) => opened,
+        () = draining.cancelled() => Err(CloseReason::Draining),
+        first = first_frames(&sessions, &mut inbound) => first,
     };
-    let open = match reason {
-        Ok(open) => open,
+    let (join, rest) = match first {
+        Ok(first) => first,
+        Err(reason) => return finish(&sessions, &outbox, reason),
+    };
+    let mut joining = std::pin::pin!(join_room(&sessions, session, *join, &outbox));
+    let joined = tokio::select! {
+        biased;
+        joined = &mut joining => joined,
+        ended = interrupted(&gone, draining) => {
+            if let Ended::Draining = ended {
+                finish(&sessions, &outbox, CloseReason::Draining);
+            }
+            // The room may have let the session in just now, and nobody else would take it out.
+            if let Ok((room, _)) = joining.await {
+                room.leave(session).await;
+            }
+            return;
+        }
+    };
+    let open = match joined {
+        Ok((room, access)) => Opened { room, access, rest, heartbeat: heartbeat(&sessions) },
         Err(reason) => return finish(&sessions, &outbox, reason),
     };
     sessions.inner.metrics.opened.inc();
@@ -113,24 +133,33 @@ fn finish(sessions: &Sessions, outbox: &Outbox, reason: CloseReason) {
     outbox.finish(End::Closed { reason, retry_after });
 }
 
-/// Waits for the Join and joins.
-async fn open<I: Inbound>(
+/// Waits for the end of a session that has not joined yet.
+async fn interrupted(gone: &CancellationToken, draining: &CancellationToken) -> Ended {
+    tokio::select! {
+        biased;
+        () = gone.cancelled() => Ended::Gone,
+        () = draining.cancelled() => Ended::Draining,
+    }
+}
+
+/// Waits for the Join, and returns it with the frames that came in one message with it.
+async fn first_frames<I: Inbound>(
     sessions: &Sessions,
-    session: SessionId,
     inbound: &mut I,
-    outbox: &Arc<Outbox>,
-) -> Result<Opened, CloseReason> {
-    let config = &sessions.inner.config;
-    let first = timeout(config.join_timeout, inbound.next());
-    let first = first.await.map_err(|_| CloseReason::JoinTimeout(config.join_timeout))?;
+) -> Result<(Box<Join>, Vec<Frame>), CloseReason> {
+    let join_timeout = sessions.inner.config.join_timeout;
+    let first = timeout(join_timeout, inbound.next());
+    let first = first.await.map_err(|_| CloseReason::JoinTimeout(join_timeout))?;
     let Delivery { frames, .. } = first.unwrap_or(Err(CloseReason::NotJoined))?;
     let mut frames = frames.into_iter();
     let Some(Frame::Join(join)) = frames.next() else { return Err(CloseReason::NotJoined) };
-    let (room, access) = join_room(sessions, session, *join, outbox).await?;
+    Ok((join, frames.collect()))
+}
+
+fn heartbeat(sessions: &Sessions) -> Heartbeat {
+    let config = &sessions.inner.config;
     let jitter = rand::random_range(0.0..1.0);
-    let (interval, timeout) = (config.heartbeat_interval, config.heartbeat_timeout);
-    let heartbeat = Heartbeat::new(interval, timeout, time::now(), jitter);
-    Ok(Opened { room, access, rest: frames.collect(), heartbeat })
+    Heartbeat::new(config.heartbeat_interval, config.heartbeat_timeout, time::now(), jitter)
 }
 
 async fn join_room(
@@ -176,6 +205,8 @@ impl Live<'_> {
                 biased;
                 () = gone.cancelled() => return Ended::Gone,
                 () = draining.cancelled() => return Ended::Draining,
+                // By the room.
+                () = self.outbox.finished() => return Ended::Gone,
                 next = inbound.next() => match next {
                     None => return Ended::Left,
                     Some(Err(reason)) => return Ended::Closed(reason),
@@ -194,10 +225,6 @@ impl Live<'_> {
                     Due::Ping(nonce) => self.outbox.push(Event::Ping { nonce }),
                     Due::At(at) => due.as_mut().reset(at),
                 },
-            }
-            if self.outbox.is_finished() {
-                // The room has ended the session.
-                return Ended::Gone;
             }
         }
     }
