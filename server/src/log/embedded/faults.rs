@@ -7,9 +7,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::{
-    EmbeddedLog,
-    crash::{open, state},
-    read,
+    EmbeddedLog, read,
+    script::{open, state},
     sim::{Fault, SimDisk},
 };
 use crate::{
@@ -189,8 +188,8 @@ fn checkpoint(sequence: u64) -> Checkpoint {
 async fn an_append_is_committed_at_once_after_a_pause_and_together_under_load() {
     let disk = SimDisk::recording();
     let interval = Duration::from_millis(300);
-    let config = crate::log::Config { commit_interval: interval, ..super::crash::config() };
-    let tuning = super::Tuning { segment_bytes: 1 << 20, ..super::crash::TUNING };
+    let config = crate::log::Config { commit_interval: interval, ..super::script::config() };
+    let tuning = super::Tuning { segment_bytes: 1 << 20, ..super::script::TUNING };
     let metrics = crate::metrics::Metrics::new().log;
     let log =
         EmbeddedLog::open_on(&config, tuning, Arc::new(disk.clone()), metrics.clone()).unwrap();
