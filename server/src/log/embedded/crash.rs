@@ -13,7 +13,7 @@ const SECTOR: usize = 512;
 
 /// What a disk has for certain after some operations, and what may have reached it besides.
 #[derive(Default)]
-struct Crash {
+pub(super) struct Crash {
     durable: Image,
     files: Vec<Vec<Op>>,
     names: Vec<Op>,
@@ -33,7 +33,8 @@ enum Outcome<'a> {
 }
 
 impl Crash {
-    fn step(&mut self, op: &Op, syncs_work: bool) {
+    /// Takes in an operation.
+    pub(super) fn step(&mut self, op: &Op, syncs_work: bool) {
         match op {
             Op::Write { file, .. } | Op::Size { file, .. } => self.files[*file].push(op.clone()),
             Op::Name { file, .. } => {
@@ -61,6 +62,11 @@ impl Crash {
                 here.iter().for_each(|op| apply(&mut self.durable, op));
             }
         }
+    }
+
+    /// What there is for certain.
+    pub(super) fn into_durable(self) -> Image {
+        self.durable
     }
 
     fn is_settled(&self) -> bool {
@@ -143,6 +149,9 @@ fn crashes(run: &Run, syncs_work: bool, seed: u64, every: usize) -> (usize, Vec<
         crash.step(op, syncs_work);
         if done % every != 0 {
             continue;
+        }
+        if syncs_work && violations.len() > 20 {
+            break;
         }
         let mut seen = HashSet::new();
         let mut try_one = |outcome: Outcome<'_>| {
