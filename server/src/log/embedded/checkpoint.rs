@@ -4,11 +4,7 @@ use std::{io, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{
-    Shared,
-    catalogue::{self, CheckpointRow},
-    disk,
-};
+use super::{Shared, catalogue, disk, rows::CheckpointRow};
 use crate::{
     ids::{DocumentId, Epoch, Sequence},
     log::{AppendError, Checkpoint},

@@ -11,9 +11,9 @@ use bytes::Bytes;
 
 use super::{
     EmbeddedLog,
-    crash::{Random, TUNING, config, open},
     disk::OsDisk,
     read,
+    script::{Random, TUNING, config, open},
     segment::{HEADER_BYTES, Scanner, path},
     sim::{Image, SimDisk},
 };

@@ -7,9 +7,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::{
-    EmbeddedLog,
-    crash::{open, state},
-    read,
+    EmbeddedLog, read,
+    script::{open, state},
     sim::{Fault, SimDisk},
 };
 use crate::{
@@ -179,6 +178,55 @@ async fn a_log_opens_on_a_full_disk_for_reading() {
     assert_stored(&log, &acked);
 }
 
+#[tokio::test]
+async fn what_is_served_after_a_restart_is_durable() {
+    let disk = SimDisk::recording();
+    let (log, mut acked) = created(&disk).await;
+    rounds(&log, &mut acked, 2).await;
+    disk.set_fault(Fault::Sync(0));
+    // It is written, but not synced: so a process leaves it that is killed at that moment.
+    rounds(&log, &mut acked, 1).await;
+    drop(log);
+    let log = open(&disk).unwrap();
+    let served: Acked = (0..DOCUMENTS).map(|n| (n, stored(&log, n))).collect();
+    assert_ne!(served, acked);
+    assert_stored(&open(&SimDisk::of(synced(&disk))).unwrap(), &served);
+}
+
+/// What is on the disk after a loss of power.
+fn synced(disk: &SimDisk) -> super::sim::Image {
+    let mut crash = super::crash::Crash::default();
+    disk.ops().iter().for_each(|op| crash.step(op, true));
+    crash.into_durable()
+}
+
+#[tokio::test]
+async fn the_last_frame_before_an_empty_segment_is_missed_when_it_rots() {
+    for index in 0..60 {
+        let disk = SimDisk::recording();
+        let (log, mut acked) = created(&disk).await;
+        disk.set_fault(Fault::Full(index));
+        rounds(&log, &mut acked, 20).await;
+        disk.set_fault(Fault::None);
+        let mut state = log.state();
+        drop(state.wait_for(|state| *state == LogState::Writable).await.unwrap());
+        let segments = log.shared.metrics.segments.get() as u32;
+        let mut image = disk.image();
+        let path = |n| super::segment::path(std::path::Path::new("log/segments"), n);
+        let header = super::segment::HEADER_BYTES as usize;
+        if image.files[image.names[&path(segments)]][header..].iter().any(|&byte| byte != 0) {
+            continue;
+        }
+        let full = &mut image.files[image.names[&path(segments - 1)]];
+        let last = full.iter().rposition(|byte| *byte != 0).unwrap();
+        Arc::make_mut(full)[last] ^= 1;
+        let log = open(&SimDisk::of(image)).unwrap();
+        assert!((0..DOCUMENTS).any(|n| read::load(&log.shared, &id(n)).is_err()));
+        return;
+    }
+    panic!("no segment was empty");
+}
+
 /// Big enough for a file.
 fn checkpoint(sequence: u64) -> Checkpoint {
     let sequence = Sequence(sequence);
@@ -189,8 +237,8 @@ fn checkpoint(sequence: u64) -> Checkpoint {
 async fn an_append_is_committed_at_once_after_a_pause_and_together_under_load() {
     let disk = SimDisk::recording();
     let interval = Duration::from_millis(300);
-    let config = crate::log::Config { commit_interval: interval, ..super::crash::config() };
-    let tuning = super::Tuning { segment_bytes: 1 << 20, ..super::crash::TUNING };
+    let config = crate::log::Config { commit_interval: interval, ..super::script::config() };
+    let tuning = super::Tuning { segment_bytes: 1 << 20, ..super::script::TUNING };
     let metrics = crate::metrics::Metrics::new().log;
     let log =
         EmbeddedLog::open_on(&config, tuning, Arc::new(disk.clone()), metrics.clone()).unwrap();

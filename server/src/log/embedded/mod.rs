@@ -22,8 +22,12 @@ mod entry;
 #[cfg(test)]
 mod faults;
 mod index;
+mod queue;
 mod read;
 mod recovery;
+mod rows;
+#[cfg(test)]
+mod script;
 mod segment;
 #[cfg(test)]
 mod sim;
@@ -46,8 +50,8 @@ use self::{
     catalogue::Catalogue,
     disk::{Disk, Lock, OsDisk},
     index::{Index, Standing},
+    queue::{Command, Queue},
     upkeep::Upkeep,
-    writer::{Command, Queue},
 };
 use super::{
     Append, AppendError, Appending, Checkpoint, Compacted, Config, DocumentSummary, LoadError,
@@ -196,7 +200,7 @@ impl EmbeddedLog {
     }
 
     fn refuse_unless_open(&self) -> Result<(), AppendError> {
-        match *self.shared.queue.state().borrow() {
+        match self.shared.queue.current() {
             LogState::Writable | LogState::Full => Ok(()),
             LogState::Failed | LogState::Closed => Err(AppendError::Unavailable),
         }
@@ -305,7 +309,7 @@ impl Drop for EmbeddedLog {
 fn close(shared: &Shared, writer: Option<JoinHandle<()>>) {
     let Some(writer) = writer else { return };
     let ended = writer.join().is_ok();
-    let failed = *shared.queue.state().borrow() == LogState::Failed;
+    let failed = shared.queue.current() == LogState::Failed;
     if ended
         && !failed
         && let Err(error) = upkeep::finish(shared)

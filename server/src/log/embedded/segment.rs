@@ -1,7 +1,7 @@
 //! Segment files: a header, then frames. A frame is one commit.
 //!
 //! ```text
-//! header: magic 8 | version u32 | segment u32 | crc32c u32 | zeros 12
+//! header: magic 8 | version u32 | segment u32 | first frame u64 | crc32c u32 | zeros 4
 //! frame:  length u32 | crc32c u32 | number u64 | witness | entries, then zeros up to 8 bytes
 //! witness: from u64 | count u32 | count x (crc32c of a document id u32, frames back u16)
 //! ```
@@ -69,8 +69,8 @@ impl Position {
 /// What the header of a segment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Header {
-    /// It is good.
-    Good,
+    /// It is good. Its first frame has this number: all before it were durable when it was made.
+    Good { first: u64 },
     /// It was written by a version that this one does not know.
     Newer(u32),
     /// It is damaged, or was never written.
@@ -89,28 +89,29 @@ pub(super) fn number(name: &str) -> Option<u32> {
     (format!("{number:08}") == digits).then_some(number)
 }
 
-/// The bytes of the header of segment `number`.
-fn encode_header(number: u32) -> [u8; HEADER_BYTES as usize] {
+/// The bytes of the header of the segment that begins at `start`.
+fn encode_header(start: Position) -> [u8; HEADER_BYTES as usize] {
     let mut header = [0; HEADER_BYTES as usize];
     header[..8].copy_from_slice(&MAGIC);
     header[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-    header[12..16].copy_from_slice(&number.to_le_bytes());
-    let crc = crc32c::crc32c(&header[..16]);
-    header[16..20].copy_from_slice(&crc.to_le_bytes());
+    header[12..16].copy_from_slice(&start.segment.to_le_bytes());
+    header[16..24].copy_from_slice(&start.frame.to_le_bytes());
+    let crc = crc32c::crc32c(&header[..24]);
+    header[24..28].copy_from_slice(&crc.to_le_bytes());
     header
 }
 
-/// Makes the file of segment `number` with room for `size` bytes, and writes the header. Neither is
-/// durable yet.
+/// Makes the file of the segment that begins at `start`, with room for `size` bytes, and writes the
+/// header. Neither is durable yet.
 pub(super) fn create(
     disk: &dyn Disk,
     path: &Path,
-    number: u32,
+    start: Position,
     size: u64,
 ) -> io::Result<Arc<dyn DiskFile>> {
     let file = disk.create(path)?;
     file.allocate(size)?;
-    file.write_at(0, &encode_header(number))?;
+    file.write_at(0, &encode_header(start))?;
     Ok(file)
 }
 
@@ -121,10 +122,11 @@ pub(super) fn read_header(file: &dyn DiskFile, number: u32) -> io::Result<Header
     let word = |at: usize| -> u32 {
         u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
     };
-    if header[..8] != MAGIC || word(16) != crc32c::crc32c(&header[..16]) || word(12) != number {
+    if header[..8] != MAGIC || word(24) != crc32c::crc32c(&header[..24]) || word(12) != number {
         return Ok(Header::Bad);
     }
-    Ok(if word(8) == FORMAT { Header::Good } else { Header::Newer(word(8)) })
+    let first = u64::from(word(16)) | u64::from(word(20)) << 32;
+    Ok(if word(8) == FORMAT { Header::Good { first } } else { Header::Newer(word(8)) })
 }
 
 /// The hash by which a witness names a document.

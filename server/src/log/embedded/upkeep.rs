@@ -8,9 +8,10 @@ use std::{collections::HashMap, ops::ControlFlow};
 
 use super::{
     Shared,
-    catalogue::{self, DocumentRow, RunsRow, SegmentRow, Step},
+    catalogue::{self, Step},
     checkpoint,
     index::{Entry, Index, Sealed},
+    rows::{self, DocumentRow, RunsRow, SegmentRow},
     segment::{self, Position},
 };
 use crate::{
@@ -153,7 +154,7 @@ fn visit_chunk(
 }
 
 /// Removes the checkpoints of deleted histories.
-fn remove_checkpoints(shared: &Shared, deleted: &[DocumentId]) -> catalogue::Result<()> {
+fn remove_checkpoints(shared: &Shared, deleted: &[DocumentId]) -> rows::Result<()> {
     let _alone = shared.checkpointing.lock();
     let mut stale = Vec::new();
     for document in deleted {
