@@ -118,10 +118,9 @@ impl Session {
     }
 
     async fn next_update(&mut self) -> proto::ClientUpdate {
-        match self.next().await {
-            Up::Update(update) => update,
-            other => panic!("not an update: {other:?}"),
-        }
+        let frame = self.next().await;
+        let Up::Update(update) = frame else { panic!("not an update: {frame:?}") };
+        update
     }
 
     async fn send(&self, frame: Down) {

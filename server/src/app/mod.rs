@@ -19,7 +19,7 @@ use crate::{
     session::Sessions,
     shutdown::Tasks,
     time,
-    transport::{self, Health, Listener, ListenerLimits, Readiness},
+    transport::{self, Doors, Health, Listener, ListenerLimits, Readiness},
 };
 
 /// Connections to the admin listener at most: a few probes and scrapers.
@@ -67,8 +67,8 @@ pub struct Server {
     log: Arc<dyn UpdateLog>,
     listener: Listener,
     admin: Listener,
-    router: axum::Router,
-    admin_router: axum::Router,
+    doors: Doors,
+    admin_doors: Doors,
     readiness: Readiness,
     health: Health,
     rooms: Tasks,
@@ -115,28 +115,28 @@ impl Server {
             session_tasks.clone(),
         );
         let readiness = Readiness::new(sessions.clone());
-        let (router, health) = transport::router(&config.transport, &sessions, &readiness)?;
-        let admin_router = transport::admin_router(Arc::clone(&metrics), &readiness);
+        let (doors, health) = transport::doors(&config.transport, &sessions, &readiness)?;
+        let admin_doors = Doors::plain(transport::admin_router(Arc::clone(&metrics), &readiness));
         let bind = async |key, address, config: &transport::Config| {
             let limits = ListenerLimits::new(config);
             let bound = Listener::bind(address, limits, metrics.transport.clone()).await;
             bound.map_err(|source| StartError::Listen { address, key, source })
         };
-        let doors = &config.transport;
-        let listener = bind("transport.listen", doors.listen, doors).await?;
+        let settings = &config.transport;
+        let listener = bind("transport.listen", settings.listen, settings).await?;
         let admin = transport::Config {
             connections_max: ADMIN_CONNECTIONS_MAX,
             ..config.transport.clone()
         };
-        let admin = bind("transport.admin_listen", doors.admin_listen, &admin).await?;
+        let admin = bind("transport.admin_listen", settings.admin_listen, &admin).await?;
         Ok(Self {
             config,
             metrics,
             log,
             listener,
             admin,
-            router,
-            admin_router,
+            doors,
+            admin_doors,
             readiness,
             health,
             rooms,
@@ -178,10 +178,10 @@ impl Server {
         let stop = CancellationToken::new();
         let (listeners, admin) = (Tasks::new(), Tasks::new());
         self.health.set_serving(true).await;
-        let serve = self.listener.serve(self.router, stop.clone(), self.connections.clone());
+        let serve = self.listener.serve(self.doors, stop.clone(), self.connections.clone());
         listeners.spawn(serve);
         let admin_stop = CancellationToken::new();
-        let serve = self.admin.serve(self.admin_router, admin_stop.clone(), admin.clone());
+        let serve = self.admin.serve(self.admin_doors, admin_stop.clone(), admin.clone());
         admin.spawn(serve);
         let compact = compact(Arc::clone(&self.log), self.config.log.compact_interval);
         let compacting = listeners.token().clone().run_until_cancelled_owned(compact);

@@ -51,7 +51,7 @@ pub(super) enum LoadFailed {
     /// The log said no.
     Log(LoadError),
     /// yrs faulted, twice.
-    Fault(Fault),
+    Fault,
 }
 
 /// What a room task needs.
@@ -138,7 +138,10 @@ impl Room {
         };
         let took = time::now().saturating_duration_since(started);
         self.metrics.load_duration.observe(took.as_secs_f64());
-        state.map_err(LoadFailed::Fault)
+        state.map_err(|fault| {
+            tracing::error!(document = %self.id, %fault, "the document faults when it is loaded");
+            LoadFailed::Fault
+        })
     }
 
     async fn serve(&mut self, state: &mut State) -> Ended {
@@ -255,7 +258,7 @@ impl LoadFailed {
         match self {
             Self::Log(LoadError::Corrupt { .. }) => CloseReason::DocumentCorrupt,
             Self::Log(LoadError::Io { .. }) => CloseReason::LogUnavailable,
-            Self::Fault(_) => CloseReason::Quarantined,
+            Self::Fault => CloseReason::Quarantined,
         }
     }
 }

@@ -232,9 +232,9 @@ impl Registered {
         let after = match ended {
             Ended::Idle | Ended::Append | Ended::Load(LoadFailed::Log(_)) => None,
             Ended::Fault => Some(Known::Faulted),
-            Ended::Load(LoadFailed::Fault(_)) => {
+            Ended::Load(LoadFailed::Fault) => {
                 self.registry.inner.metrics.quarantined.inc();
-                tracing::error!(document = %self.id, "document quarantined: it faults when loaded");
+                tracing::error!(document = %self.id, "document quarantined");
                 Some(Known::Quarantined)
             }
         };

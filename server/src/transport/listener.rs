@@ -2,7 +2,6 @@
 
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::Router;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -14,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::config::Config;
+use super::{config::Config, doors::Doors};
 use crate::{metrics::TransportMetrics, shutdown::Tasks};
 
 /// How long accepting pauses after an error, which mostly is a lack of file descriptors: trying
@@ -72,10 +71,10 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// Serves `router` to everybody who connects, each connection in a task of `tasks`, until
+    /// Serves `doors` to everybody who connects, each connection in a task of `tasks`, until
     /// `stop`; then takes nobody in, lets streams end, and closes connections as they fall idle.
     /// A connection whose streams do not end is cut by cancelling `tasks`.
-    pub async fn serve(self, router: Router, stop: CancellationToken, tasks: Tasks) {
+    pub async fn serve(self, doors: Doors, stop: CancellationToken, tasks: Tasks) {
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -103,9 +102,9 @@ impl Listener {
                 cut: tasks.token().clone(),
                 _permit: permit,
             };
-            let (router, metrics) = (router.clone(), self.metrics.clone());
+            let (doors, metrics) = (doors.clone(), self.metrics.clone());
             tasks.spawn(async move {
-                connection.serve(router).await;
+                connection.serve(doors).await;
                 metrics.connections.dec();
             });
         }
@@ -121,7 +120,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, router: Router) {
+    async fn serve(self, doors: Doors) {
         // Small frames are sent when they are there; batching is done above.
         if let Err(error) = self.socket.set_nodelay(true) {
             tracing::debug!(%error, "setting TCP_NODELAY failed");
@@ -140,7 +139,7 @@ impl Connection {
         }
         let builder = builder(&self.config);
         let io = TokioIo::new(self.socket);
-        let service = TowerToHyperService::new(router);
+        let service = TowerToHyperService::new(doors);
         let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
         let mut stopping = false;
         loop {

@@ -9,6 +9,7 @@ pub mod codec;
 mod config;
 mod convert;
 mod documents;
+mod doors;
 pub mod grpc;
 mod grpc_web;
 mod listener;
@@ -29,6 +30,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 pub use self::{
     admin::{Readiness, admin_router},
     config::Config,
+    doors::Doors,
     listener::{Listener, ListenerLimits},
 };
 use self::{
@@ -75,11 +77,11 @@ impl Health {
 /// # Errors
 ///
 /// The descriptors of the services cannot be read, which is a fault of the build.
-pub fn router(
+pub fn doors(
     config: &Config,
     sessions: &Sessions,
     readiness: &Readiness,
-) -> Result<(Router, Health), tonic_reflection::server::Error> {
+) -> Result<(Doors, Health), tonic_reflection::server::Error> {
     let session = sessions.config();
     let common = CommonTerms {
         heartbeat_interval: session.heartbeat_interval,
@@ -102,7 +104,7 @@ pub fn router(
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let services = Routes::new(collaboration)
+    let services = Routes::new(collaboration.clone())
         .add_service(documents)
         .add_service(health)
         .add_service(reflection)
@@ -116,7 +118,7 @@ pub fn router(
         .fallback(pages::not_found)
         // Outside of gRPC-Web, which would answer a preflight request with 400.
         .layer(cors(config));
-    Ok((router, Health { reporter }))
+    Ok((Doors::new(collaboration, router), Health { reporter }))
 }
 
 fn cors(config: &Config) -> CorsLayer {

@@ -4,18 +4,14 @@ use std::{io, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{
-    Shared,
-    catalogue::{self, CheckpointRow},
-    disk,
-};
+use super::{Shared, catalogue, disk, rows::CheckpointRow};
 use crate::{
     ids::{DocumentId, Epoch, Sequence},
     log::{AppendError, Checkpoint},
 };
 
-/// The name of the file of a state. No two states of a document have the same, as the sequence of
-/// its checkpoints only grows.
+/// The name of the file of a state. The sequence of the checkpoints of a history only grows, but for
+/// one that replaces a damaged one.
 pub(super) fn file_name(epoch: Epoch, sequence: Sequence) -> String {
     format!("{:032x}-{sequence}", u128::from_be_bytes(epoch.0))
 }
@@ -78,7 +74,10 @@ pub(super) fn put(
     shared.count_damaged(&index);
     drop(index);
     shared.metrics.checkpoints.inc();
-    if let Some(old) = old.filter(|old| old.in_file) {
+    // A damaged one may have been replaced by one of the same name.
+    let replaced =
+        |old: &CheckpointRow| row.in_file && (old.epoch, old.sequence) == (epoch, sequence);
+    if let Some(old) = old.filter(|old| old.in_file && !replaced(old)) {
         remove_file(shared, &old);
     }
     Ok(())

@@ -80,17 +80,12 @@ impl Disk for OsDisk {
         if dir.is_dir() {
             return Ok(());
         }
+        let new = dir.ancestors().take_while(|ancestor| !ancestor.is_dir()).count();
         fs::create_dir_all(dir)?;
-        // The name of a directory is in its parent; those above it are as old as the machine or
-        // were made just now, and then they are synced on the way up.
-        for parent in dir.ancestors().skip(1) {
+        // The name of each new directory is in its parent.
+        for parent in dir.ancestors().skip(1).take(new) {
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            match File::open(parent).and_then(|file| file.sync_all()) {
-                Ok(()) => {}
-                // Somebody else's directory: it was there before.
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
-                Err(error) => return Err(error),
-            }
+            File::open(parent)?.sync_all()?;
         }
         Ok(())
     }

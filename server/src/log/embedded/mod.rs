@@ -14,13 +14,23 @@
 mod catalogue;
 mod checkpoint;
 #[cfg(test)]
+mod corruption;
+#[cfg(test)]
 mod crash;
 mod disk;
 mod entry;
+#[cfg(test)]
+mod faults;
 mod index;
+mod queue;
 mod read;
 mod recovery;
+mod rows;
+#[cfg(test)]
+mod script;
 mod segment;
+#[cfg(test)]
+mod sim;
 mod upkeep;
 mod writer;
 
@@ -29,6 +39,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -39,8 +50,8 @@ use self::{
     catalogue::Catalogue,
     disk::{Disk, Lock, OsDisk},
     index::{Index, Standing},
+    queue::{Command, Queue},
     upkeep::Upkeep,
-    writer::{Command, Queue},
 };
 use super::{
     Append, AppendError, Appending, Checkpoint, Compacted, Config, DocumentSummary, LoadError,
@@ -109,11 +120,19 @@ struct Tuning {
     /// A state of this many bytes or more gets a file of its own. 64 KiB: above that a file is
     /// faster than the overflow pages of SQLite, and the catalogue stays small.
     inline_bytes: usize,
+    /// How often a full disk is looked at. 1 s: nobody waits for it longer than for a reconnect, and
+    /// a look costs next to nothing.
+    probe_interval: Duration,
 }
 
 impl Tuning {
     fn new(config: &Config) -> Self {
-        Self { segment_bytes: config.segment_bytes, frame_bytes: 8 << 20, inline_bytes: 64 << 10 }
+        Self {
+            segment_bytes: config.segment_bytes,
+            frame_bytes: 8 << 20,
+            inline_bytes: 64 << 10,
+            probe_interval: Duration::from_secs(1),
+        }
     }
 }
 
@@ -181,7 +200,7 @@ impl EmbeddedLog {
     }
 
     fn refuse_unless_open(&self) -> Result<(), AppendError> {
-        match *self.shared.queue.state().borrow() {
+        match self.shared.queue.current() {
             LogState::Writable | LogState::Full => Ok(()),
             LogState::Failed | LogState::Closed => Err(AppendError::Unavailable),
         }
@@ -290,7 +309,7 @@ impl Drop for EmbeddedLog {
 fn close(shared: &Shared, writer: Option<JoinHandle<()>>) {
     let Some(writer) = writer else { return };
     let ended = writer.join().is_ok();
-    let failed = *shared.queue.state().borrow() == LogState::Failed;
+    let failed = shared.queue.current() == LogState::Failed;
     if ended
         && !failed
         && let Err(error) = upkeep::finish(shared)

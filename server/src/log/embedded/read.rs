@@ -8,12 +8,11 @@ use std::{collections::BTreeMap, io, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    Shared,
-    catalogue::{self, CheckpointRow},
-    checkpoint,
+    Shared, checkpoint,
     disk::DiskFile,
     entry::{self, Kind},
     index::{self, Entry, Run},
+    rows::{self, CheckpointRow},
     segment,
 };
 use crate::{
@@ -38,7 +37,7 @@ impl From<io::Error> for Trouble {
 
 impl From<rusqlite::Error> for Trouble {
     fn from(error: rusqlite::Error) -> Self {
-        if catalogue::is_damaged(&error) {
+        if rows::is_damaged(&error) {
             Self::Damaged(format!("the catalogue: {error}"))
         } else {
             Self::Io(io::Error::other(error))
@@ -100,7 +99,7 @@ fn find(shared: &Shared, document: &DocumentId) -> Result<Option<Entry>, LoadErr
         let document = document.clone();
         Err(LoadError::Corrupt { document, what: what.to_owned() })
     };
-    if *shared.queue.state().borrow() == LogState::Closed {
+    if shared.queue.current() == LogState::Closed {
         let source = io::Error::other("the log is closed");
         return Err(LoadError::Io { document: document.clone(), source });
     }

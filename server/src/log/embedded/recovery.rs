@@ -12,6 +12,8 @@
 //!   the next good frame tells, see [`segment`]; without one it is any document) and nothing after
 //!   them shows that it went on from where it was. So is an unknown document that may have been
 //!   created in them. The catalogue is not moved past the damage, so that every start sees it again.
+//! - With `durability = "os"` a loss of power can damage several frames of the last segment at once,
+//!   which looks like damage, and is.
 //! - Damage in front of the position that the catalogue knows is found when a document is loaded
 //!   that needs the damaged bytes, and by nobody else.
 
@@ -26,14 +28,16 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     Layout, Shared, Tuning,
-    catalogue::{Catalogue, CheckpointRow},
+    catalogue::Catalogue,
     checkpoint,
     disk::{self, Disk, DiskFile},
     entry::{self, Kind},
     index::{Index, Sealed},
+    queue::Queue,
+    rows::CheckpointRow,
     segment::{self, HEADER_BYTES, Header, Position, Recent, Scanner, witness_hash},
     upkeep::Upkeep,
-    writer::{Active, Queue, Writer},
+    writer::{Active, Writer},
 };
 use crate::{
     log::{Config, LogState, OpenError},
@@ -64,6 +68,8 @@ pub(super) fn open(
         rand::random(),
         numbers.is_empty(),
     )?;
+    // Segments without their catalogue are worth little: its name comes first.
+    disk.sync_dir(&layout.root).map_err(at(&layout.root))?;
     let failed = |source| OpenError::Catalogue { path: layout.catalogue.clone(), source };
     let meta = catalogue.meta().map_err(failed)?;
     let (documents, checkpoints) = catalogue.documents().map_err(failed)?;
@@ -177,15 +183,18 @@ impl Recovery<'_> {
         file: Arc<dyn DiskFile>,
         mut place: Position,
     ) -> Result<u64, OpenError> {
-        match segment::read_header(&*file, place.segment).map_err(at(path))? {
-            Header::Good => {}
+        let first = match segment::read_header(&*file, place.segment).map_err(at(path))? {
+            Header::Good { first } => first,
             Header::Newer(found) => {
                 let (path, known) = (path.to_owned(), segment::FORMAT);
                 return Err(OpenError::Format { path, found, known });
             }
             // The frames are good or bad by themselves.
-            Header::Bad => tracing::warn!(path = %path.display(), "a segment has no good header"),
-        }
+            Header::Bad => {
+                tracing::warn!(path = %path.display(), "a segment has no good header");
+                0
+            }
+        };
         let mut scanner = Scanner::new(file, place.segment, self.salt).map_err(at(path))?;
         if scanner.size() < u64::from(place.offset) {
             if place.offset > HEADER_BYTES {
@@ -198,13 +207,13 @@ impl Recovery<'_> {
         loop {
             if let Some(frame) = scanner.frame(place.offset, place.frame).map_err(at(path))? {
                 if frame.number > place.frame {
-                    let known = frame.witness_from <= place.frame;
+                    let witness = frame.witness(place.frame);
                     let (from, to) = (place.frame, frame.number - 1);
                     tracing::error!(
-                        path = %path.display(), from, to, bounded = known,
+                        path = %path.display(), from, to, bounded = witness.is_some(),
                         "frames of the log are damaged; their documents are refused"
                     );
-                    self.index.doubt(known.then_some(&*frame.witness));
+                    self.index.doubt(witness.as_deref());
                 }
                 let entries = (place.segment, place.offset + frame.entries_at);
                 let mut hashes = Vec::new();
@@ -223,6 +232,14 @@ impl Recovery<'_> {
             } else {
                 break;
             }
+        }
+        if scanner.frame(place.offset, 0).map_err(at(path))?.is_some() {
+            // Somebody has put files of different times together.
+            self.lost(path, "its frames are out of order");
+        }
+        if first > place.frame {
+            self.lost(path, "frames that were durable before it are missing");
+            place.frame = first;
         }
         self.torn = scanner.anything_after(place.offset).map_err(at(path))?;
         self.end = place;
@@ -250,7 +267,8 @@ impl Recovery<'_> {
         if last == self.end.segment {
             let path = segment::path(&self.layout.segments, last);
             let file = self.disk.open(&path).map_err(at(&path))?;
-            let good = segment::read_header(&*file, last).map_err(at(&path))? == Header::Good;
+            let header = segment::read_header(&*file, last).map_err(at(&path))?;
+            let good = matches!(header, Header::Good { .. });
             let size = file.size().map_err(at(&path))?;
             if good && size >= u64::from(self.end.offset) {
                 return self.resume(file, &path, size, tuning);
@@ -305,12 +323,12 @@ impl Recovery<'_> {
     ) -> Result<Active, OpenError> {
         let path = segment::path(&self.layout.segments, number);
         let size = tuning.segment_bytes;
-        let file = segment::create(self.disk, &path, number, size).map_err(at(&path))?;
+        self.end = Position { segment: number, offset: HEADER_BYTES, frame: self.end.frame };
+        let file = segment::create(self.disk, &path, self.end, size).map_err(at(&path))?;
         file.sync_all().map_err(at(&path))?;
         self.disk.sync_dir(&self.layout.segments).map_err(at(&self.layout.segments))?;
         numbers.retain(|&there| there != number);
         numbers.push(number);
-        self.end = Position { segment: number, offset: HEADER_BYTES, frame: self.end.frame };
         Ok(Active { number, file, allocated: size, newest_ms: 0 })
     }
 }

@@ -1,9 +1,9 @@
 //! Segment files: a header, then frames. A frame is one commit.
 //!
 //! ```text
-//! header: magic 8 | version u32 | segment u32 | crc32c u32 | zeros 12
+//! header: magic 8 | version u32 | segment u32 | first frame u64 | crc32c u32 | zeros 4
 //! frame:  length u32 | crc32c u32 | number u64 | witness | entries, then zeros up to 8 bytes
-//! witness: from u64 | count u32 | count x (crc32c of a document id)
+//! witness: from u64 | count u32 | count x (crc32c of a document id u32, frames back u16)
 //! ```
 //!
 //! Frame numbers count through all segments without a gap. The checksum is over the salt of the log
@@ -11,9 +11,10 @@
 //! frame of another file does not pass, and nobody can send an update that looks like a frame to
 //! somebody who looks for frames in damaged bytes.
 //!
-//! The witness of a frame names the documents of the frames before it, from the frame `from` on. It
-//! bounds the damage when one of those is lost: any other document had nothing in it. It reaches
-//! back over [`WITNESS_BYTES`] of log, so that it survives the loss of a whole page.
+//! The witness of a frame names the documents of the frames before it, from the frame `from` on, and
+//! for each how many frames back it was last written. It bounds the damage when some of those frames
+//! are lost: any other document had nothing in them. It reaches back over [`WITNESS_BYTES`] of log,
+//! so that it survives the loss of a whole page.
 
 use std::{
     collections::VecDeque,
@@ -41,6 +42,9 @@ pub(super) const FRAME_HEADER_BYTES: usize = 16;
 /// of one; more would make small frames bigger for little.
 const WITNESS_BYTES: u64 = 8 << 10;
 
+/// A hash and a distance.
+const WITNESS_ENTRY_BYTES: usize = 6;
+
 const MAGIC: [u8; 8] = *b"COWRSEG\n";
 
 /// What is read of a segment at a time.
@@ -65,8 +69,8 @@ impl Position {
 /// What the header of a segment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Header {
-    /// It is good.
-    Good,
+    /// It is good. Its first frame has this number: all before it were durable when it was made.
+    Good { first: u64 },
     /// It was written by a version that this one does not know.
     Newer(u32),
     /// It is damaged, or was never written.
@@ -85,28 +89,29 @@ pub(super) fn number(name: &str) -> Option<u32> {
     (format!("{number:08}") == digits).then_some(number)
 }
 
-/// The bytes of the header of segment `number`.
-fn encode_header(number: u32) -> [u8; HEADER_BYTES as usize] {
+/// The bytes of the header of the segment that begins at `start`.
+fn encode_header(start: Position) -> [u8; HEADER_BYTES as usize] {
     let mut header = [0; HEADER_BYTES as usize];
     header[..8].copy_from_slice(&MAGIC);
     header[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-    header[12..16].copy_from_slice(&number.to_le_bytes());
-    let crc = crc32c::crc32c(&header[..16]);
-    header[16..20].copy_from_slice(&crc.to_le_bytes());
+    header[12..16].copy_from_slice(&start.segment.to_le_bytes());
+    header[16..24].copy_from_slice(&start.frame.to_le_bytes());
+    let crc = crc32c::crc32c(&header[..24]);
+    header[24..28].copy_from_slice(&crc.to_le_bytes());
     header
 }
 
-/// Makes the file of segment `number` with room for `size` bytes, and writes the header. Neither is
-/// durable yet.
+/// Makes the file of the segment that begins at `start`, with room for `size` bytes, and writes the
+/// header. Neither is durable yet.
 pub(super) fn create(
     disk: &dyn Disk,
     path: &Path,
-    number: u32,
+    start: Position,
     size: u64,
 ) -> io::Result<Arc<dyn DiskFile>> {
     let file = disk.create(path)?;
     file.allocate(size)?;
-    file.write_at(0, &encode_header(number))?;
+    file.write_at(0, &encode_header(start))?;
     Ok(file)
 }
 
@@ -117,10 +122,11 @@ pub(super) fn read_header(file: &dyn DiskFile, number: u32) -> io::Result<Header
     let word = |at: usize| -> u32 {
         u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
     };
-    if header[..8] != MAGIC || word(16) != crc32c::crc32c(&header[..16]) || word(12) != number {
+    if header[..8] != MAGIC || word(24) != crc32c::crc32c(&header[..24]) || word(12) != number {
         return Ok(Header::Bad);
     }
-    Ok(if word(8) == FORMAT { Header::Good } else { Header::Newer(word(8)) })
+    let first = u64::from(word(16)) | u64::from(word(20)) << 32;
+    Ok(if word(8) == FORMAT { Header::Good { first } } else { Header::Newer(word(8)) })
 }
 
 /// The hash by which a witness names a document.
@@ -133,7 +139,7 @@ pub(super) fn witness_hash(document: &DocumentId) -> u32 {
 pub(super) struct Recent {
     frames: VecDeque<RecentFrame>,
     bytes: u64,
-    scratch: Vec<u32>,
+    scratch: Vec<(u32, u16)>,
 }
 
 #[derive(Debug)]
@@ -176,16 +182,19 @@ impl FrameBuffer {
         let from = recent.frames.front().map_or(number, |frame| frame.number);
         recent.scratch.clear();
         for frame in &recent.frames {
-            recent.scratch.extend_from_slice(&frame.documents);
+            // One that is too far back for the field seems nearer, which only costs.
+            let back = u16::try_from(number - frame.number).unwrap_or(u16::MAX);
+            recent.scratch.extend(frame.documents.iter().map(|&hash| (hash, back)));
         }
         recent.scratch.sort_unstable();
-        recent.scratch.dedup();
+        recent.scratch.dedup_by_key(|(hash, _)| *hash);
         self.0.clear();
         self.0.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
         self.0.extend_from_slice(&from.to_le_bytes());
         self.0.extend_from_slice(&(recent.scratch.len() as u32).to_le_bytes());
-        for hash in &recent.scratch {
+        for (hash, back) in &recent.scratch {
             self.0.extend_from_slice(&hash.to_le_bytes());
+            self.0.extend_from_slice(&back.to_le_bytes());
         }
     }
 
@@ -237,14 +246,25 @@ pub(super) struct Frame<'a> {
     pub(super) number: u64,
     /// The bytes that it takes in the file.
     pub(super) bytes: u32,
-    /// The first frame that the witness tells of.
-    pub(super) witness_from: u64,
-    /// The documents of the frames from there on.
-    pub(super) witness: Vec<u32>,
+    witness_from: u64,
+    witness: &'a [u8],
     /// Where its entries begin, from its beginning.
     pub(super) entries_at: u32,
     /// Its entries.
     pub(super) entries: &'a [u8],
+}
+
+impl Frame<'_> {
+    /// The documents that the frames from `from` up to this one had, as hashes; `None` if it cannot
+    /// tell.
+    pub(super) fn witness(&self, from: u64) -> Option<Vec<u32>> {
+        let entries = self.witness.as_chunks::<WITNESS_ENTRY_BYTES>().0.iter();
+        let documents = entries.filter_map(|&[a, b, c, d, e, f]| {
+            let last = self.number.saturating_sub(u64::from(u16::from_le_bytes([e, f])));
+            (last >= from).then_some(u32::from_le_bytes([a, b, c, d]))
+        });
+        (self.witness_from <= from).then(|| documents.collect())
+    }
 }
 
 /// Reads the frames of a segment.
@@ -355,11 +375,9 @@ fn decode_frame_header(header: &[u8]) -> Option<(u32, u32, u64)> {
 fn decode_frame(content: &[u8], number: u64) -> Option<Frame<'_>> {
     let witness_from = u64::from_le_bytes(content.get(..8)?.try_into().ok()?);
     let count = u32::from_le_bytes(content.get(8..12)?.try_into().ok()?) as usize;
-    let hashes = content.get(12..12 + count.checked_mul(4)?)?;
-    let witness =
-        hashes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
-    let entries = content.get(12 + hashes.len()..)?;
+    let witness = content.get(12..12 + count.checked_mul(WITNESS_ENTRY_BYTES)?)?;
+    let entries = content.get(12 + witness.len()..)?;
     let bytes = (FRAME_HEADER_BYTES + content.len()).next_multiple_of(ALIGN) as u32;
-    let entries_at = (FRAME_HEADER_BYTES + 12 + hashes.len()) as u32;
+    let entries_at = (FRAME_HEADER_BYTES + 12 + witness.len()) as u32;
     Some(Frame { number, bytes, witness_from, witness, entries_at, entries })
 }

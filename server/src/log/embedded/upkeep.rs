@@ -8,9 +8,10 @@ use std::{collections::HashMap, ops::ControlFlow};
 
 use super::{
     Shared,
-    catalogue::{self, DocumentRow, RunsRow, SegmentRow, Step},
+    catalogue::{self, Step},
     checkpoint,
     index::{Entry, Index, Sealed},
+    rows::{self, DocumentRow, RunsRow, SegmentRow},
     segment::{self, Position},
 };
 use crate::{
@@ -85,10 +86,7 @@ fn advance(
     // Created again, and known again since.
     step.removed.retain(|document| index.get(document).is_none_or(|entry| entry.created != (0, 0)));
     drop(index);
-    let done = shared.catalogue.advance(&step);
-    let done = done.and_then(|()| remove_checkpoints(shared, &deleted));
-    if let Err(error) = done {
-        // Where it had advanced already, the next start finds the rest.
+    if let Err(error) = shared.catalogue.advance(&step) {
         shared.index.lock().removed.extend(deleted);
         return Err(failed("take a part of the log into the catalogue", &error));
     }
@@ -105,7 +103,11 @@ fn advance(
             entry.trim(to);
         }
     }
-    Ok(())
+    drop(index);
+    remove_checkpoints(shared, &deleted).map_err(|error| {
+        shared.index.lock().removed.extend(deleted);
+        failed("remove the checkpoints of deleted documents", &error)
+    })
 }
 
 /// Adds what the log says of a document between two positions.
@@ -152,7 +154,7 @@ fn visit_chunk(
 }
 
 /// Removes the checkpoints of deleted histories.
-fn remove_checkpoints(shared: &Shared, deleted: &[DocumentId]) -> catalogue::Result<()> {
+fn remove_checkpoints(shared: &Shared, deleted: &[DocumentId]) -> rows::Result<()> {
     let _alone = shared.checkpointing.lock();
     let mut stale = Vec::new();
     for document in deleted {

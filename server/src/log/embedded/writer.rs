@@ -1,153 +1,24 @@
 //! The one thread that writes: it takes all that is queued, writes it as one frame, syncs, and
 //! completes.
-//!
-//! The queue has no bound of its own. Every caller waits for what it has queued or bounds it: a room
-//! has a bounded number of batches under way, and there is a bound on rooms.
 
-use std::{collections::HashMap, io, sync::Arc, thread, time::Duration};
-
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::watch;
+use std::{collections::HashMap, io, sync::Arc, thread};
 
 use super::{
     Shared,
     disk::{self, DiskFile},
     entry::{self, Marker},
     index::{Change, Index, Run, Sealed, Standing},
+    queue::{Command, complete},
     segment::{self, FrameBuffer, HEADER_BYTES, Position, Recent, witness_hash},
 };
 use crate::{
     ids::{DocumentId, Epoch, Sequence},
     log::{Append, AppendError, Completion, Durability, LogState},
-    metrics::LogMetrics,
     time::{now, wall_ms},
 };
 
-/// How often a full disk is looked at. 1 s: nobody waits for it longer than for a reconnect, and an
-/// attempt costs next to nothing.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-
 /// The longest entry. Far above what a room sends; offsets in a segment are 32 bits wide.
 const ENTRY_BYTES_MAX: usize = 1 << 30;
-
-/// What the writer is asked to do.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// See [`UpdateLog::create`](crate::log::UpdateLog::create).
-    Create { document: DocumentId, epoch: Epoch },
-    /// See [`UpdateLog::append`](crate::log::UpdateLog::append).
-    Append(Append),
-    /// See [`UpdateLog::delete`](crate::log::UpdateLog::delete).
-    Delete { document: DocumentId },
-}
-
-/// What waits for the writer.
-#[derive(Debug)]
-pub(super) struct Queue {
-    inner: Mutex<Queued>,
-    wake: Condvar,
-    state: watch::Sender<LogState>,
-    metrics: LogMetrics,
-}
-
-#[derive(Debug)]
-struct Queued {
-    commands: Vec<(Command, Completion)>,
-    /// The writer waits for a wake-up. While it sleeps out the commit interval it does not.
-    idle: bool,
-    state: LogState,
-    closing: bool,
-}
-
-impl Queue {
-    /// An empty queue.
-    pub(super) fn new(state: LogState, metrics: LogMetrics) -> Self {
-        metrics.writable.set((state == LogState::Writable).into());
-        Self {
-            inner: Mutex::new(Queued { commands: Vec::new(), idle: false, state, closing: false }),
-            wake: Condvar::new(),
-            state: watch::Sender::new(state),
-            metrics,
-        }
-    }
-
-    /// Queues a command, or completes it at once when nothing is taken.
-    pub(super) fn push(&self, command: Command, completion: Completion) {
-        let mut inner = self.inner.lock();
-        let refusal = match inner.state {
-            _ if inner.closing => AppendError::Unavailable,
-            LogState::Writable => {
-                inner.commands.push((command, completion));
-                if inner.idle {
-                    inner.idle = false;
-                    drop(inner);
-                    self.wake.notify_one();
-                }
-                return;
-            }
-            LogState::Full => AppendError::Full,
-            LogState::Failed | LogState::Closed => AppendError::Unavailable,
-        };
-        drop(inner);
-        self.metrics.append_failures.inc();
-        complete(completion, Err(refusal));
-    }
-
-    /// Asks the writer to commit what is queued and to end.
-    pub(super) fn close(&self) {
-        self.inner.lock().closing = true;
-        self.wake.notify_one();
-    }
-
-    /// Whether appends are taken.
-    pub(super) fn state(&self) -> watch::Receiver<LogState> {
-        self.state.subscribe()
-    }
-
-    /// Says whether appends are taken. A failure is final but for the end.
-    pub(super) fn set_state(&self, state: LogState) {
-        let mut inner = self.inner.lock();
-        if inner.state == LogState::Failed && state != LogState::Closed {
-            return;
-        }
-        inner.state = state;
-        self.metrics.writable.set((state == LogState::Writable).into());
-        self.state.send_replace(state);
-    }
-
-    /// Waits for commands, at most for `timeout`, and takes all of them. `None` when there are none
-    /// and there will be none.
-    fn take(&self, into: &mut Vec<(Command, Completion)>, timeout: Option<Duration>) -> Option<()> {
-        let mut inner = self.inner.lock();
-        while inner.commands.is_empty() && !inner.closing {
-            inner.idle = true;
-            if let Some(timeout) = timeout {
-                if self.wake.wait_for(&mut inner, timeout).timed_out() {
-                    break;
-                }
-            } else {
-                self.wake.wait(&mut inner);
-            }
-        }
-        inner.idle = false;
-        if inner.commands.is_empty() && inner.closing {
-            return None;
-        }
-        into.append(&mut inner.commands);
-        Some(())
-    }
-
-    /// Waits for the first command; leaves it in the queue. Says whether the log is closing.
-    fn wait(&self) -> bool {
-        let mut inner = self.inner.lock();
-        while inner.commands.is_empty() && !inner.closing {
-            inner.idle = true;
-            self.wake.wait(&mut inner);
-        }
-        inner.idle = false;
-        inner.closing
-    }
-}
 
 /// The segment that is written.
 #[derive(Debug)]
@@ -176,6 +47,22 @@ enum Trouble {
 enum Staged {
     Absent,
     Present { epoch: Epoch, head: Sequence },
+}
+
+/// Fails the log when the writer panics: else everybody would wait for it for ever.
+#[derive(Debug)]
+struct FailOnPanic(Arc<Shared>);
+
+impl Drop for FailOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let mut queued = Vec::new();
+            self.0.queue.stop(LogState::Failed, &mut queued);
+            for (_, completion) in queued {
+                complete(completion, Err(AppendError::Unavailable));
+            }
+        }
+    }
 }
 
 /// The writer: the only owner of the end of the log.
@@ -216,13 +103,14 @@ impl Writer {
     /// Runs until the queue is closed and everything in it is complete.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
+        let _guard = FailOnPanic(Arc::clone(&shared));
         let interval = shared.config.commit_interval;
         let mut commands = Vec::new();
         let mut last_start = None;
         loop {
-            let state = *shared.queue.state.borrow();
+            let state = shared.queue.current();
             if state == LogState::Full {
-                let open = shared.queue.take(&mut commands, Some(PROBE_INTERVAL));
+                let open = shared.queue.take(&mut commands, Some(shared.tuning.probe_interval));
                 self.refuse(&mut commands, &AppendError::Full);
                 if open.is_none() {
                     return;
@@ -255,7 +143,7 @@ impl Writer {
     /// Leaves nothing to the operating system.
     fn end(&self) {
         if self.shared.config.durability == Durability::Os
-            && *self.shared.queue.state.borrow() != LogState::Failed
+            && self.shared.queue.current() != LogState::Failed
             && let Err(error) = self.active.file.sync_data()
         {
             failed("sync the last segment", &error);
@@ -322,7 +210,6 @@ impl Writer {
                     }
                 };
                 if append.updates.is_empty() {
-                    debug_assert!(false, "an append without updates");
                     return Ok(head);
                 }
                 let first = head.next();
@@ -354,7 +241,6 @@ impl Writer {
         first: Sequence,
     ) -> Result<Sequence, AppendError> {
         if entry::updates_bytes_max(&append) > ENTRY_BYTES_MAX {
-            debug_assert!(false, "an append beyond all limits");
             return Err(AppendError::Unavailable);
         }
         let offset = self.frame.entries().len();
@@ -448,7 +334,8 @@ impl Writer {
         let shared = &self.shared;
         let Some(number) = self.active.number.checked_add(1) else { return Err(Trouble::Full) };
         let size = shared.tuning.segment_bytes.max(u64::from(HEADER_BYTES) + bytes);
-        let file = create_segment(shared, number, size)?;
+        let next = Position { segment: number, offset: HEADER_BYTES, frame: self.end.frame };
+        let file = create_segment(shared, next, size)?;
         if shared.config.durability == Durability::Os {
             // Nobody waits for this one; it keeps what a loss of power can take to one segment.
             self.active.file.sync_data().map_err(|error| failed("sync a segment", &error))?;
@@ -457,7 +344,6 @@ impl Writer {
         if let Err(error) = self.active.file.set_size(self.end.offset.into()) {
             tracing::warn!(%error, segment = self.active.number, "could not trim a segment");
         }
-        let next = Position { segment: number, offset: HEADER_BYTES, frame: self.end.frame };
         let (segment, newest_ms) = (self.active.number, self.active.newest_ms);
         let mut index = shared.index.lock();
         index.sealed.push(Sealed { segment, newest_ms, next });
@@ -513,7 +399,6 @@ impl Writer {
     /// Takes nothing any more: `left`, and what is queued behind it, was not tried, and must not be,
     /// as it may build on what was refused.
     fn stop(&mut self, trouble: Trouble, left: &mut Vec<(Command, Completion)>) {
-        let queue = &self.shared.queue;
         let (state, refusal) = match trouble {
             Trouble::Full => {
                 tracing::warn!("the disk of the log is full: nothing is taken until it has room");
@@ -521,8 +406,7 @@ impl Writer {
             }
             Trouble::Failed => (LogState::Failed, AppendError::Unavailable),
         };
-        queue.set_state(state);
-        left.append(&mut queue.inner.lock().commands);
+        self.shared.queue.stop(state, left);
         self.refuse(left, &refusal);
     }
 
@@ -542,9 +426,13 @@ impl Writer {
 }
 
 /// Makes a segment with room for `size` bytes, durable with its name.
-fn create_segment(shared: &Shared, number: u32, size: u64) -> Result<Arc<dyn DiskFile>, Trouble> {
-    let path = segment::path(&shared.layout.segments, number);
-    let created = segment::create(&*shared.disk, &path, number, size);
+fn create_segment(
+    shared: &Shared,
+    start: Position,
+    size: u64,
+) -> Result<Arc<dyn DiskFile>, Trouble> {
+    let path = segment::path(&shared.layout.segments, start.segment);
+    let created = segment::create(&*shared.disk, &path, start, size);
     match created {
         Ok(file) => {
             let synced =
@@ -564,9 +452,4 @@ fn create_segment(shared: &Shared, number: u32, size: u64) -> Result<Arc<dyn Dis
 fn failed(attempt: &str, error: &io::Error) -> Trouble {
     tracing::error!(%error, attempt, "the log has failed: nothing is taken until a restart");
     Trouble::Failed
-}
-
-/// Completes an append. Nobody need be waiting for it any more.
-fn complete(completion: Completion, result: Result<Sequence, AppendError>) {
-    drop(completion.send(result));
 }

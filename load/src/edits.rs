@@ -1,0 +1,301 @@
+//! People type into documents, others watch: how long does it take, and what does it cost?
+
+use std::{sync::Arc, time::Duration};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
+use serde::Serialize;
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    error::{Error, SessionError},
+    measure::{Board, LatencySummary, Measure},
+    process::Process,
+    report::{Progress, Row, mib, row, with_causes},
+    scenario::{Edits, Pace},
+    sessions::{self, Session},
+    typist::{Own, Reader, Rhythm, Typist},
+};
+
+/// How long the last edits may take to arrive while they keep arriving.
+const QUIET: Duration = Duration::from_secs(5);
+/// How long they may take at all.
+const QUIET_MAX: Duration = Duration::from_secs(60);
+/// How often the server's memory is looked at.
+const SAMPLE: Duration = Duration::from_millis(250);
+
+/// What came out.
+#[derive(Debug, Serialize)]
+pub(crate) struct EditsReport {
+    pub(crate) sessions: u64,
+    pub(crate) stalled_readers: u32,
+    /// Edits sent in the measured span.
+    pub(crate) offered: u64,
+    pub(crate) offered_per_second: f64,
+    /// Offered edits times the receivers of each.
+    pub(crate) deliveries_expected: u64,
+    pub(crate) deliveries: u64,
+    pub(crate) lost: u64,
+    pub(crate) deliveries_per_second: f64,
+    pub(crate) delivery: LatencySummary,
+    pub(crate) ack: LatencySummary,
+    /// `None` without the server's process.
+    pub(crate) server: Option<ServerCost>,
+    pub(crate) received_bytes: u64,
+    /// Receivers that were given a difference because they had been too slow.
+    pub(crate) resyncs: u64,
+    /// Edits that the server did not take.
+    pub(crate) refused: u64,
+    /// Sessions that ended before the run did, and why the first of them did.
+    pub(crate) sessions_failed: u64,
+    pub(crate) first_failure: Option<String>,
+}
+
+/// What the run cost the server.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct ServerCost {
+    /// In the measured span.
+    pub(crate) cpu_us_per_delivery: f64,
+    /// Of one core, in the measured span.
+    pub(crate) cpu_share: f64,
+    /// Before the first session.
+    pub(crate) rss_bytes_before: u64,
+    pub(crate) rss_bytes_after: u64,
+    /// The largest of samples taken during the run.
+    pub(crate) rss_bytes_peak: u64,
+    /// Since the server was started.
+    pub(crate) rss_bytes_max: u64,
+}
+
+/// A document being typed into, and the one who counts.
+struct Run<'a> {
+    edits: &'a Edits,
+    measure: Arc<Measure>,
+    boards: Vec<Arc<Board>>,
+    readers: JoinSet<SessionError>,
+    failures: Vec<SessionError>,
+    server: Option<Process>,
+    rss_bytes_peak: u64,
+    progress: &'a Progress,
+}
+
+/// Runs it, with `stalled_readers` more sessions on the first document that never read.
+pub(crate) async fn run(
+    edits: &Edits,
+    stalled_readers: u32,
+    url: &str,
+    server: Option<Process>,
+    progress: &Progress,
+) -> Result<EditsReport, Error> {
+    let name: u32 = rand::random();
+    let document = |n| format!("load/{name:08x}/{n}");
+    let board = |n| Board::new(document(n), edits.editors_per_document, edits.edit_chars);
+    let memory_before = server.map(Process::memory).transpose()?;
+    let mut run = Run {
+        edits,
+        measure: Arc::new(Measure::new()),
+        boards: (0..edits.documents).map(|n| Arc::new(board(n))).collect(),
+        readers: JoinSet::new(),
+        failures: Vec::new(),
+        server,
+        rss_bytes_peak: 0,
+        progress,
+    };
+    let typists = run.open(url).await?;
+    let mut stalled = Vec::new();
+    let documents = (0..stalled_readers).map(|_| document(0));
+    sessions::open_all(url, documents, progress, |session| stalled.push(session)).await?;
+
+    let mut typing = JoinSet::new();
+    for typist in typists {
+        typing.spawn(typist.run());
+    }
+    run.pass("warming up", edits.warm_up).await?;
+    let cpu_us_before = server.map(Process::cpu_us).transpose()?;
+    let arrivals_before = run.measure.counts().arrivals;
+    let began = Instant::now();
+    run.measure.begin();
+    run.pass("measuring", edits.duration).await?;
+    run.measure.end();
+    let measured = began.elapsed().as_secs_f64();
+    let cpu_us_after = server.map(Process::cpu_us).transpose()?;
+    let arrivals = run.measure.counts().arrivals - arrivals_before;
+    run.settle(typing).await?;
+    let memory_after = server.map(Process::memory).transpose()?;
+    drop(stalled);
+
+    let cost = (memory_before, memory_after, cpu_us_before, cpu_us_after);
+    let server = if let (Some(before), Some(after), Some(cpu_before), Some(cpu_after)) = cost {
+        let cpu_us = (cpu_after - cpu_before) as f64;
+        Some(ServerCost {
+            cpu_us_per_delivery: cpu_us / arrivals.max(1) as f64,
+            cpu_share: cpu_us / 1e6 / measured,
+            rss_bytes_before: before.rss_bytes,
+            rss_bytes_after: after.rss_bytes,
+            rss_bytes_peak: run.rss_bytes_peak.max(after.rss_bytes),
+            rss_bytes_max: after.rss_bytes_max,
+        })
+    } else {
+        None
+    };
+    let (offered, deliveries_expected) = run.expected();
+    let counts = run.measure.counts();
+    Ok(EditsReport {
+        sessions: u64::from(edits.documents) * u64::from(edits.sessions_per_document),
+        stalled_readers,
+        offered,
+        offered_per_second: offered as f64 / measured,
+        deliveries_expected,
+        deliveries: counts.delivered,
+        lost: deliveries_expected.saturating_sub(counts.delivered),
+        deliveries_per_second: counts.delivered as f64 / measured,
+        delivery: counts.delivery.summary(),
+        ack: counts.ack.summary(),
+        server,
+        received_bytes: counts.received_bytes,
+        resyncs: counts.resyncs,
+        refused: counts.refused,
+        sessions_failed: run.failures.len() as u64,
+        first_failure: run.failures.first().map(|error| with_causes(error)),
+    })
+}
+
+impl Run<'_> {
+    /// Opens all sessions and starts to receive; returns those who will type.
+    async fn open(&mut self, url: &str) -> Result<Vec<Typist>, Error> {
+        let Edits { documents, sessions_per_document, editors_per_document, pace, .. } =
+            *self.edits;
+        let mut random = SmallRng::seed_from_u64(self.edits.seed);
+        let mut typists = Vec::new();
+        // Session n is on document n % documents; the first of each document are its editors.
+        let ids: Vec<_> = self.boards.iter().map(|board| board.document.clone()).collect();
+        let ids = ids.into_iter().cycle().take((documents * sessions_per_document) as usize);
+        let started = Instant::now();
+        let Self { measure, boards, readers, progress, .. } = self;
+        sessions::open_all(url, ids, progress, |session| {
+            let Session { sender, receiver, index, client, .. } = session;
+            let board = &boards[index % documents as usize];
+            let editor = index / documents as usize;
+            let mut own = None;
+            if editor < editors_per_document as usize {
+                let (rhythm, window) = match pace {
+                    Pace::EditsPerSecond(rate) => {
+                        let period = Duration::from_secs_f64(1.0 / rate);
+                        let phase = period.mul_f64(random.random_range(0.0..1.0));
+                        (Rhythm::Fixed { first: started + phase, period }, None)
+                    }
+                    Pace::InFlight(count) => {
+                        let window = Arc::new(Semaphore::new(count as usize));
+                        (Rhythm::Window(Arc::clone(&window)), Some(window))
+                    }
+                };
+                own = Some(Own { editor, window });
+                let (board, measure) = (Arc::clone(board), Arc::clone(measure));
+                typists.push(Typist { board, measure, editor, sender, rhythm });
+            }
+            let (board, measure) = (Arc::clone(board), Arc::clone(measure));
+            readers.spawn(Reader { board, measure, receiver, client, own }.run());
+        })
+        .await?;
+        // Only now: they are not to make up for the time that the others took to be opened.
+        let opened = started.elapsed();
+        for typist in &mut typists {
+            if let Rhythm::Fixed { first, .. } = &mut typist.rhythm {
+                *first += opened;
+            }
+        }
+        Ok(typists)
+    }
+
+    /// Lets `duration` pass.
+    async fn pass(&mut self, what: &'static str, duration: Duration) -> Result<(), Error> {
+        let end = Instant::now() + duration;
+        self.progress.begin(what, duration.as_millis() as u64);
+        while Instant::now() < end {
+            sleep(SAMPLE.min(end - Instant::now())).await;
+            self.look()?;
+            self.progress.step(SAMPLE.as_millis() as u64);
+        }
+        Ok(())
+    }
+
+    /// Looks at the server's memory, and for sessions that have ended.
+    fn look(&mut self) -> Result<(), Error> {
+        if let Some(server) = self.server {
+            self.rss_bytes_peak = self.rss_bytes_peak.max(server.memory()?.rss_bytes);
+        }
+        while let Some(failure) = self.readers.try_join_next() {
+            self.failures.push(failure?);
+        }
+        Ok(())
+    }
+
+    /// Waits until everything that was sent has arrived, or nothing arrives any more.
+    async fn settle(&mut self, mut typing: JoinSet<()>) -> Result<(), Error> {
+        let limit = Instant::now() + QUIET_MAX;
+        let mut arrived = (self.measure.counts().delivered, Instant::now());
+        self.progress.begin("waiting for the last edits", 0);
+        while Instant::now() < limit.min(arrived.1 + QUIET) {
+            sleep(Duration::from_millis(20)).await;
+            self.look()?;
+            while typing.try_join_next().transpose()?.is_some() {}
+            let delivered = self.measure.counts().delivered;
+            if typing.is_empty() && delivered >= self.expected().1 {
+                return Ok(());
+            }
+            if delivered > arrived.0 {
+                arrived = (delivered, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    /// How many edits count, and how many deliveries that should make.
+    fn expected(&self) -> (u64, u64) {
+        let offered = self.boards.iter().map(|board| board.offered(&self.measure)).sum();
+        (offered, offered * u64::from(self.edits.sessions_per_document - 1))
+    }
+}
+
+impl EditsReport {
+    /// The report for people.
+    pub(crate) fn rows(&self) -> Vec<Row> {
+        let mut rows = vec![
+            row("sessions", self.sessions),
+            row("stalled readers", self.stalled_readers),
+            row("offered", format!("{} edits ({:.1}/s)", self.offered, self.offered_per_second)),
+            row("delivered", format!("{} of {}", self.deliveries, self.deliveries_expected)),
+            row("lost", self.lost),
+            row("deliveries/s", format!("{:.0}", self.deliveries_per_second)),
+            row("delivery latency", self.delivery),
+            row("ack latency", self.ack),
+            row("received", mib(self.received_bytes)),
+            row("resyncs", self.resyncs),
+        ];
+        if let Some(server) = self.server {
+            rows.extend([
+                row("server CPU per delivery", format!("{:.2} us", server.cpu_us_per_delivery)),
+                row("server CPU", format!("{:.0} % of a core", server.cpu_share * 100.0)),
+                row("server RSS before", mib(server.rss_bytes_before)),
+                row("server RSS after", mib(server.rss_bytes_after)),
+                row("server RSS peak", mib(server.rss_bytes_peak)),
+                row("server RSS since start", mib(server.rss_bytes_max)),
+            ]);
+        }
+        if self.refused > 0 {
+            rows.push(row("refused edits", self.refused));
+        }
+        if let Some(failure) = &self.first_failure {
+            rows.push(row("failed sessions", format!("{}: {failure}", self.sessions_failed)));
+        }
+        rows
+    }
+
+    /// Something that was sent did not arrive, or a session ended.
+    pub(crate) fn failed(&self) -> bool {
+        self.lost > 0 || self.sessions_failed > 0
+    }
+}
