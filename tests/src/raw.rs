@@ -58,7 +58,7 @@ pub struct RawSession {
 
 enum UpWay {
     Edit(Option<mpsc::Sender<EditRequest>>),
-    Publish { client: CollaborationServiceClient<Channel>, session: String, secret: Bytes },
+    Publish { client: Box<CollaborationServiceClient<Channel>>, session: String, secret: Bytes },
 }
 
 impl std::fmt::Debug for RawSession {
@@ -156,7 +156,7 @@ impl RawSession {
                 let stream = stream.into_inner();
                 let down = stream.map(|message| message.map(|message| message.frames));
                 let (session, secret) = (String::new(), Bytes::new());
-                let up = UpWay::Publish { client, session, secret };
+                let up = UpWay::Publish { client: Box::new(client), session, secret };
                 Self { up, down: Box::pin(down), received: VecDeque::new() }
             }
         };

@@ -4,6 +4,13 @@
 //! A simulation from a seed: native clients edit texts, maps and arrays of a few documents at random
 //! while their connections are cut, stalled and slowed down, and the server is drained while its log
 //! fails now and then (even seeds), or is a process that is killed (odd seeds). `COWRITE_SEED=n` runs one seed again; the order of what threads do is not in it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails where something is not as it should be"
+)]
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -180,15 +187,15 @@ async fn simulate(seed: u64) {
     let open = |client: &Client, number: usize| {
         client.document(format!("sim/{number}"), DocumentOptions::default())
     };
-    let mut copies: Vec<Vec<Document>> = clients
-        .iter()
-        .map(|client| (0..DOCUMENTS).map(|number| open(client, number)).collect())
+    // Of each document, of each client.
+    let mut copies: Vec<Vec<Document>> = (0..DOCUMENTS)
+        .map(|number| clients.iter().map(|client| open(client, number)).collect())
         .collect();
     for _ in 0..setting("COWRITE_STEPS", STEPS as u64) {
         match random.random_range(0..100) {
             0..=84 => {
                 let copy =
-                    &copies[random.random_range(0..CLIENTS)][random.random_range(0..DOCUMENTS)];
+                    &copies[random.random_range(0..DOCUMENTS)][random.random_range(0..CLIENTS)];
                 for _ in 0..random.random_range(1..5) {
                     copy.edit(|txn| edit(&mut random, txn));
                 }
@@ -206,8 +213,8 @@ async fn simulate(seed: u64) {
                     (random.random_range(0..CLIENTS), random.random_range(0..DOCUMENTS));
                 world.proxy.pass();
                 world.heal();
-                soon("a client to leave", copies[who][what].leave()).await.expect("all is saved");
-                copies[who][what] = open(&clients[who], what);
+                soon("a client to leave", copies[what][who].leave()).await.expect("all is saved");
+                copies[what][who] = open(&clients[who], what);
             }
             _ => tokio::time::sleep(Duration::from_millis(random.random_range(1..30))).await,
         }
@@ -222,29 +229,29 @@ async fn simulate(seed: u64) {
         soon("edits to be saved", copy.wait_until_saved()).await.expect("they are saved");
     }
     let name = |who: usize| ["Alice", "Bob", "Carol", "Dave"][who];
-    for number in 0..DOCUMENTS {
+    for copies in &copies {
         let all_equal = || {
-            let first = content(copies[0][number].doc());
-            copies.iter().all(|copy| content(copy[number].doc()) == first)
+            let first = content(copies[0].doc());
+            copies.iter().all(|copy| content(copy.doc()) == first)
         };
         let waited = tokio::time::timeout(
-            Duration::from_secs(30),
+            Duration::from_secs(20),
             eventually("all copies to say the same", all_equal),
         );
         // What differs is said below.
         waited.await.ok();
-        let mine = copies.iter().enumerate().map(|(who, copy)| (name(who), copy[number].doc()));
+        let mine = copies.iter().enumerate().map(|(who, copy)| (name(who), copy.doc()));
         assert_converged(mine);
     }
     // What the log says.
     world.restart().await;
     let connection = channel(world.host.address()).await;
-    for number in 0..DOCUMENTS {
+    for (number, copies) in copies.iter().enumerate() {
         let document = format!("sim/{number}");
         let reader = Participant::open(connection.clone(), Door::Edit, &document).await;
         let mut reader = reader.expect("the reader is let in");
         reader.wait_for_sync().await;
-        assert_converged([("Alice", copies[0][number].doc()), ("the log", reader.doc())]);
+        assert_converged([("Alice", copies[0].doc()), ("the log", reader.doc())]);
     }
 }
 

@@ -1,4 +1,11 @@
 //! Promise: the code is laid out as its documents say, and the documents say what the code does.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails where something is not as it should be"
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +15,7 @@ use std::{
 
 use cowrite_server::{app::Config, metrics::Metrics};
 
-/// The longest file, in lines that are not tests.
+/// The longest file, in lines that are neither tests nor comments.
 const LINES_MAX: usize = 700;
 
 /// What each module of the server may import besides itself: the table in `server/src/lib.rs`.
@@ -148,7 +155,8 @@ fn the_table_of_layers_is_the_one_in_the_documentation() {
 #[test]
 fn only_the_folders_that_own_them_import_yrs_tonic_and_sqlite() {
     let owners: &[(&str, &[&str])] = &[
-        ("yrs", &["server/src/crdt"]),
+        // The command line is a client like others, and has a client's copy.
+        ("yrs", &["server/src/crdt", "server/src/app/remote.rs"]),
         ("tonic", &["server/src/transport", "server/src/app"]),
         ("axum", &["server/src/transport", "server/src/app"]),
         ("hyper_util", &["server/src/transport"]),
@@ -175,7 +183,7 @@ fn every_file_begins_by_saying_what_it_is_for() {
 #[test]
 fn no_file_is_too_long_to_be_read() {
     for (path, text) in files("", ".rs") {
-        let lines = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap().lines().count();
+        let lines = code(&text).lines().filter(|line| !line.trim().is_empty()).count();
         assert!(lines <= LINES_MAX, "{} has {lines} lines", path.display());
     }
 }
