@@ -261,11 +261,11 @@ async fn native_clients_ride_over_a_log_that_fails_again_and_again() {
     cowrite_tests::soon("the initial state", writer.wait_until_synced()).await.unwrap();
     let mut expected = String::new();
     for i in 0..4 {
+        let appends = log.appends();
         log.fail_appends(i % 2 == 0);
         let word = format!("{i} ");
         writer.edit(|txn| txn.get_or_insert_text("text").push(txn, &word));
         expected.push_str(&word);
-        let appends = log.appends();
         eventually("an append that fails", || log.appends() > appends).await;
         log.heal();
         cowrite_tests::soon("the edit to be saved", writer.wait_until_saved()).await.unwrap();

@@ -29,6 +29,9 @@ enum Deed {
     Join(fn(&mut Join)),
     /// Joins as it should, and sends this.
     Send(fn() -> Vec<ClientFrame>),
+    /// Joins as it should, and sends a message that the door cannot read: Edit ends with it, while
+    /// Publish refuses the call alone.
+    SendUnreadable(fn() -> Vec<ClientFrame>),
     /// Joins to read, and sends this.
     SendAsReader(fn() -> Vec<ClientFrame>),
     /// Sends this instead of a Join, which only Edit allows.
@@ -49,7 +52,7 @@ fn incomplete_update() -> Bytes {
 
 const CASES: &[(&str, Deed, Code, ErrorReason)] = {
     use Code::{Aborted, FailedPrecondition, InvalidArgument, PermissionDenied, ResourceExhausted};
-    use Deed::{Join, Send, SendAsReader, SendFirst};
+    use Deed::{Join, Send, SendAsReader, SendFirst, SendUnreadable};
     use ErrorReason as R;
     &[
         (
@@ -120,7 +123,7 @@ const CASES: &[(&str, Deed, Code, ErrorReason)] = {
         ),
         (
             "a message larger than the limit",
-            Send(|| (1..=5).map(|id| up::update(id, vec![0; 1 << 20])).collect()),
+            SendUnreadable(|| (1..=5).map(|id| up::update(id, vec![0; 1 << 20])).collect()),
             Code::OutOfRange,
             R::MessageTooLarge,
         ),
@@ -180,7 +183,7 @@ const CASES: &[(&str, Deed, Code, ErrorReason)] = {
         ),
         (
             "a frame of a kind that does not exist",
-            Send(|| vec![ClientFrame { frame: None }]),
+            SendUnreadable(|| vec![ClientFrame { frame: None }]),
             InvalidArgument,
             R::MalformedFrame,
         ),
@@ -222,7 +225,7 @@ impl Deed {
                 let (frames, status) = session.end().await;
                 return Some((frames, status.expect("the stream is refused")));
             }
-            Self::Send(frames) => frames,
+            Self::Send(frames) | Self::SendUnreadable(frames) => frames,
             Self::SendAsReader(frames) => {
                 wish.access = Access::Read.into();
                 frames
@@ -234,9 +237,10 @@ impl Deed {
             Err(status) => Some(refused(status)),
             Ok(()) => None,
         };
-        if let Some(Refused { code: Code::OutOfRange, .. }) = told {
-            // tonic refuses a large Publish before anybody sees it: the session goes on.
-            return Some((Vec::new(), answer.unwrap_err()));
+        if matches!(self, Self::SendUnreadable(_)) && door == Door::Publish {
+            session.send([up::leave()]).await.expect("the session goes on");
+            assert!(session.end().await.1.is_none());
+            return Some((Vec::new(), answer.expect_err("the call is refused")));
         }
         let (frames, status) = session.end().await;
         let status = status.expect("the session is ended");
