@@ -197,8 +197,9 @@ impl Participant {
         self.session.send([frame]).await.expect("the server takes the message");
     }
 
-    /// Takes the next frame.
+    /// Takes the next frame, or the end, once.
     pub async fn step(&mut self) {
+        assert!(self.ended.is_none(), "the stream has ended with {:?}", self.ended);
         let frame = match self.session.next().await {
             Ok(Some(frame)) => frame,
             Ok(None) => return self.ended = Some(None),
