@@ -44,6 +44,8 @@ pub(crate) struct EditsReport {
     pub(crate) ack: LatencySummary,
     /// `None` without the server's process.
     pub(crate) server: Option<ServerCost>,
+    /// Of one core, by this process in the measured span: near 1, this side was the limit.
+    pub(crate) load_cpu_share: f64,
     pub(crate) received_bytes: u64,
     /// Receivers that were given a difference because they had been too slow.
     pub(crate) resyncs: u64,
@@ -115,6 +117,8 @@ pub(crate) async fn run(
     }
     run.pass("warming up", edits.warm_up).await?;
     let cpu_us_before = server.map(Process::cpu_us).transpose()?;
+    let load = Process::new(std::process::id());
+    let load_cpu_us_before = load.cpu_us()?;
     let arrivals_before = run.measure.counts().arrivals;
     let began = Instant::now();
     run.measure.begin();
@@ -122,6 +126,7 @@ pub(crate) async fn run(
     run.measure.end();
     let measured = began.elapsed().as_secs_f64();
     let cpu_us_after = server.map(Process::cpu_us).transpose()?;
+    let load_cpu_us = load.cpu_us()? - load_cpu_us_before;
     let arrivals = run.measure.counts().arrivals - arrivals_before;
     run.settle(typing).await?;
     let memory_after = server.map(Process::memory).transpose()?;
@@ -155,6 +160,7 @@ pub(crate) async fn run(
         delivery: counts.delivery.summary(),
         ack: counts.ack.summary(),
         server,
+        load_cpu_share: load_cpu_us as f64 / 1e6 / measured,
         received_bytes: counts.received_bytes,
         resyncs: counts.resyncs,
         refused: counts.refused,
@@ -274,6 +280,7 @@ impl EditsReport {
             row("ack latency", self.ack),
             row("received", mib(self.received_bytes)),
             row("resyncs", self.resyncs),
+            row("load CPU", format!("{:.0} % of a core", self.load_cpu_share * 100.0)),
         ];
         if let Some(server) = self.server {
             rows.extend([
@@ -297,5 +304,48 @@ impl EditsReport {
     /// Something that was sent did not arrive, or a session ended.
     pub(crate) fn failed(&self) -> bool {
         self.lost > 0 || self.sessions_failed > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::Relay;
+
+    async fn report(pace: Pace, lose_every: Option<u64>) -> EditsReport {
+        let relay = Relay::start(lose_every).await;
+        let edits = Edits {
+            documents: 2,
+            sessions_per_document: 4,
+            editors_per_document: 2,
+            pace,
+            edit_chars: 3,
+            warm_up: Duration::from_millis(100),
+            duration: Duration::from_millis(500),
+            seed: 7,
+        };
+        run(&edits, 0, &relay.url, None, &Progress::new()).await.expect("runs")
+    }
+
+    #[tokio::test]
+    async fn every_edit_counts_once_for_each_other_session() {
+        let report = report(Pace::EditsPerSecond(100.0), None).await;
+        assert!(report.offered > 0, "{report:?}");
+        assert_eq!(report.deliveries, report.offered * 3, "{report:?}");
+        assert_eq!((report.delivery.count, report.ack.count), (report.deliveries, report.offered));
+        assert!(!report.failed());
+    }
+
+    #[tokio::test]
+    async fn a_window_of_edits_goes_on_with_the_acknowledgements() {
+        let report = report(Pace::InFlight(2), None).await;
+        assert!(report.offered > 4 * 2, "{report:?}");
+        assert!(!report.failed());
+    }
+
+    #[tokio::test]
+    async fn an_update_that_a_session_did_not_get_is_found() {
+        let report = report(Pace::EditsPerSecond(100.0), Some(10)).await;
+        assert!(report.lost > 0 && report.failed(), "{report:?}");
     }
 }

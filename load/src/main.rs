@@ -7,6 +7,8 @@ mod join;
 mod measure;
 mod pipeline;
 mod process;
+#[cfg(test)]
+mod relay;
 mod replay;
 mod report;
 mod scenario;
@@ -149,7 +151,8 @@ async fn run_scenario(
     Ok(match scenario {
         Scenario::Edits(edits) => Report::Edits(edits::run(edits, 0, url, server, progress).await?),
         Scenario::SlowReaders(slow) => {
-            Report::SlowReaders(slow_readers::run(slow, url, server, progress).await?)
+            let report = slow_readers::run(slow, url, server, progress).await?;
+            Report::SlowReaders(Box::new(report))
         }
         Scenario::Idle(idle) => Report::Idle(idle::run(idle, url, server, progress).await?),
         Scenario::ReconnectStorm(storm) => {

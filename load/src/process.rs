@@ -58,8 +58,9 @@ pub(crate) fn raise_open_files_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // Without it small scenarios still work, and large ones say what they lack.
-    if setrlimit(Resource::Nofile, limit).is_err() {}
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        eprintln!("warning: the limit of open files stays as it is: {error}");
+    }
 }
 
 #[cfg(test)]

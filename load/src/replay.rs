@@ -13,7 +13,7 @@ use yrs::{
 };
 
 use crate::{
-    error::{Error, SessionError},
+    error::{Error, SessionError, TraceError},
     pipeline::Pipeline,
     report::{Progress, Row, row},
     sessions,
@@ -44,16 +44,29 @@ pub(crate) struct ReplayReport {
     pub(crate) identical: bool,
 }
 
-/// One agent of the trace.
-struct Agent {
-    doc: Doc,
-    text: TextRef,
-    seen: Seen,
+/// What the agents do, worked out before anything is sent: finding a position in a long text takes
+/// this side longer than the server needs for the update.
+struct Script {
+    steps: Vec<Step>,
+    /// What each agent has at its end.
+    docs: Vec<Doc>,
+}
+
+/// A transaction as an update.
+struct Step {
+    agent: usize,
+    update: Bytes,
+    /// The last steps of other agents that it depends on.
+    after: Vec<usize>,
+}
+
+/// The client of one agent.
+struct Player {
     pipeline: Pipeline,
     /// What the session received.
     received: Doc,
-    /// The ids of the updates that were sent, with their transaction.
-    sent: Vec<(usize, u64)>,
+    /// The steps that were sent; each is the update with the next id.
+    sent: Vec<usize>,
 }
 
 /// Where to replay.
@@ -71,13 +84,13 @@ pub(crate) async fn run(
     target: &Target<'_>,
     progress: &Progress,
 ) -> Result<ReplayReport, Error> {
-    let trace = Trace::read(path)?;
     let Target { url, document, root } = *target;
-    let flat = trace.is_flat();
-    let mut agents = Vec::new();
+    let trace = Trace::read(path)?;
+    let script = Script::write(&trace, root, progress)
+        .map_err(|source| Error::Trace { path: path.to_owned(), source })?;
+    let mut players = Vec::new();
     for _ in 0..trace.agents {
         let session = sessions::open(url, JoinOptions::new(document)).await?;
-        let doc = new_doc();
         let received = new_doc();
         let mirror = received.clone();
         let pipeline = Pipeline::new(document, session, move |update| {
@@ -85,75 +98,34 @@ pub(crate) async fn run(
             let applied = apply(&mirror, &update);
             debug_assert!(applied.is_ok());
         });
-        let text = doc.get_or_insert_text(root);
-        agents.push(Agent {
-            doc,
-            text,
-            seen: Seen::nothing(&trace),
-            pipeline,
-            received,
-            sent: Vec::new(),
-        });
+        players.push(Player { pipeline, received, sent: Vec::new() });
     }
 
-    progress.begin("replaying", trace.transactions.len() as u64);
+    progress.begin("replaying", script.steps.len() as u64);
     let began = Instant::now();
-    let mut updates: Vec<Bytes> = Vec::with_capacity(trace.transactions.len());
-    if !trace.start_content.is_empty() {
-        let first = &mut agents[0];
-        let start = {
-            let mut txn = first.doc.transact_mut();
-            first.text.insert(&mut txn, 0, &trace.start_content);
-            txn.encode_update_v1()
-        };
-        let id = first.pipeline.send(start.clone().into()).await?;
-        first.pipeline.acknowledged(id).await?;
-        for agent in &agents[1..] {
-            apply(&agent.doc, &start).map_err(|error| error.on(document))?;
+    for (at, step) in script.steps.iter().enumerate() {
+        for after in &step.after {
+            players[script.steps[*after].agent].acknowledged(*after).await?;
         }
-    }
-    for (at, transaction) in trace.transactions.iter().enumerate() {
-        let merged = agents[transaction.agent]
-            .seen
-            .advance(&trace, at)
-            .map_err(|source| Error::Trace { path: path.to_owned(), source })?;
-        // The last update of each other agent: what it depends on was at the server before it.
-        let mut last = vec![None; trace.agents];
-        for other in merged {
-            apply(&agents[transaction.agent].doc, &updates[other])
-                .map_err(|error| error.on(document))?;
-            last[trace.transactions[other].agent] = Some(other);
+        let player = &mut players[step.agent];
+        if step.update.as_ref() != Update::EMPTY_V1 {
+            player.pipeline.send(step.update.clone()).await?;
+            player.sent.push(at);
         }
-        for (agent, last) in last.into_iter().enumerate() {
-            if let Some(last) = last {
-                agents[agent].acknowledged(last).await?;
-            }
-        }
-        let agent = &mut agents[transaction.agent];
-        let update: Bytes = {
-            let mut txn = agent.doc.transact_mut();
-            for patch in &transaction.patches {
-                replace(&mut txn, &agent.text, patch, flat);
-            }
-            txn.encode_update_v1().into()
-        };
-        if update.as_ref() != Update::EMPTY_V1 {
-            let id = agent.pipeline.send(update.clone()).await?;
-            agent.sent.push((at, id));
-        }
-        updates.push(update);
         progress.step(1);
     }
-    for agent in &mut agents {
-        agent.pipeline.flush().await?;
+    for player in &mut players {
+        player.pipeline.flush().await?;
     }
     let seconds = began.elapsed().as_secs_f64();
 
     progress.begin("comparing", 0);
     let limit = Instant::now() + SETTLE_MAX;
     let clients_identical = loop {
-        let identical = agents.iter().filter(|agent| agent.has(root, &trace.end_content)).count();
-        if identical == agents.len() || Instant::now() > limit {
+        let pairs = players.iter().zip(&script.docs);
+        let same = pairs.filter(|(player, own)| player.with(own, root) == trace.end_content);
+        let identical = same.count();
+        if identical == players.len() || Instant::now() > limit {
             break identical;
         }
         sleep(Duration::from_millis(100)).await;
@@ -173,21 +145,71 @@ pub(crate) async fn run(
     })
 }
 
-impl Agent {
-    /// Waits until the transaction `at` of this agent, and all before it, is at the server.
-    async fn acknowledged(&mut self, at: usize) -> Result<(), Error> {
-        let after = self.sent.partition_point(|(sent, _)| *sent <= at);
-        match after.checked_sub(1).map(|last| self.sent[last].1) {
-            Some(id) => self.pipeline.acknowledged(id).await,
-            None => Ok(()),
+impl Script {
+    fn write(trace: &Trace, root: &str, progress: &Progress) -> Result<Self, TraceError> {
+        let flat = trace.is_flat();
+        let mut script = Self { steps: Vec::new(), docs: Vec::new() };
+        script.docs.extend((0..trace.agents).map(|_| new_doc()));
+        let mut seen: Vec<_> = script.docs.iter().map(|_| Seen::nothing(trace)).collect();
+        // The step before the first transaction: everybody starts from it.
+        let start = Patch(0, 0, trace.start_content.clone());
+        let start = edit(&script.docs[0], root, std::slice::from_ref(&start), flat);
+        for doc in &script.docs[1..] {
+            apply(doc, &start).map_err(|_| unmergeable(0))?;
         }
+        script.steps.push(Step { agent: 0, update: start, after: Vec::new() });
+        progress.begin("working out the edits", trace.transactions.len() as u64);
+        for (at, transaction) in trace.transactions.iter().enumerate() {
+            let agent = transaction.agent;
+            let mut last = vec![None; trace.agents];
+            if seen[agent].is_new() && agent != 0 {
+                last[0] = Some(0);
+            }
+            for other in seen[agent].advance(trace, at)? {
+                // Transaction n is step n + 1.
+                apply(&script.docs[agent], &script.steps[other + 1].update)
+                    .map_err(|_| unmergeable(at))?;
+                last[trace.transactions[other].agent] = Some(other + 1);
+            }
+            let update = edit(&script.docs[agent], root, &transaction.patches, flat);
+            // What these depend on was at the server before them.
+            let after = last.into_iter().flatten().collect();
+            script.steps.push(Step { agent, update, after });
+            progress.step(1);
+        }
+        Ok(script)
+    }
+}
+
+fn unmergeable(at: usize) -> TraceError {
+    TraceError::Transaction { at, what: "what it has seen cannot be merged" }
+}
+
+/// Makes replacements in one transaction; returns it as an update.
+fn edit(doc: &Doc, root: &str, patches: &[Patch], flat: bool) -> Bytes {
+    let text = doc.get_or_insert_text(root);
+    let mut txn = doc.transact_mut();
+    for patch in patches {
+        replace(&mut txn, &text, patch, flat);
+    }
+    txn.encode_update_v1().into()
+}
+
+impl Player {
+    /// Waits until the step `at` of this agent, and all its steps before, are at the server.
+    async fn acknowledged(&mut self, at: usize) -> Result<(), Error> {
+        let id = self.sent.partition_point(|sent| *sent <= at);
+        self.pipeline.acknowledged(id as u64).await
     }
 
-    /// What the session received, with what this agent did, is `content`.
-    fn has(&self, root: &str, content: &str) -> bool {
+    /// The text of what the session received, with what the agent did itself.
+    fn with(&self, own: &Doc, root: &str) -> String {
         let known = self.received.transact().state_vector();
-        let own = self.doc.transact().encode_diff_v1(&known);
-        apply(&self.received, &own).is_ok() && text_of(&self.received, root) == content
+        let own = own.transact().encode_diff_v1(&known);
+        match apply(&self.received, &own) {
+            Ok(()) => text_of(&self.received, root),
+            Err(_) => String::new(),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Report {
     Edits(EditsReport),
-    SlowReaders(SlowReadersReport),
+    SlowReaders(Box<SlowReadersReport>),
     Idle(IdleReport),
     ReconnectStorm(StormReport),
     Join(JoinReport),

@@ -174,8 +174,9 @@ mod tests {
     #[test]
     fn every_scenario_of_the_repository_can_be_read() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-        let files = fs::read_dir(folder).expect("the folder").map(|file| file.expect("a file"));
-        assert!(files.map(|file| Scenario::read(&file.path()).expect("a scenario")).count() >= 9);
+        for file in fs::read_dir(folder).expect("the folder") {
+            Scenario::read(&file.expect("a file").path()).expect("a scenario");
+        }
     }
 
     #[test]

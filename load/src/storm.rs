@@ -59,43 +59,33 @@ pub(crate) async fn run(
     let mut sessions = Vec::new();
     sessions::open_all(url, documents, progress, |session| sessions.push(session)).await?;
     progress.begin("receiving documents", sessions.len() as u64);
-    let mut back = Vec::new();
-    for mut session in sessions {
+    let mut returns = Vec::new();
+    for session in &mut sessions {
         let id = document(session.index as u32 % storm.documents);
-        let sequence = synced(&mut session).await.map_err(|error| error.on(&id))?;
-        let options = JoinOptions::new(id);
-        back.push((
-            session,
-            if storm.resume {
-                JoinOptions { resume_sequence: sequence, ..options }
-            } else {
-                options
-            },
-        ));
+        let sequence = synced(session).await.map_err(|error| error.on(&id))?;
+        let nothing = JoinOptions::new(id);
+        returns.push(if storm.resume {
+            JoinOptions {
+                state_vector: session.joined.state_vector.clone(),
+                epoch: session.joined.epoch.clone(),
+                resume_sequence: sequence,
+                ..nothing
+            }
+        } else {
+            nothing
+        });
         progress.step(1);
     }
 
     let before = server.map(Process::memory).transpose()?.map(|memory| memory.rss_bytes);
     let cpu_before = server.map(Process::cpu_us).transpose()?;
-    progress.begin("coming back", back.len() as u64);
-    let mut returning = JoinSet::new();
+    progress.begin("coming back", returns.len() as u64);
     let url: Arc<str> = url.into();
-    let options: Vec<_> = back
-        .into_iter()
-        .map(|(session, options)| {
-            if !storm.resume {
-                return options;
-            }
-            JoinOptions {
-                state_vector: session.joined.state_vector.clone(),
-                epoch: session.joined.epoch.clone(),
-                ..options
-            }
-        })
-        .collect();
-    // The sessions are dropped by now: their connections are cut.
+    let mut returning = JoinSet::new();
+    // Their connections are cut with that.
+    drop(sessions);
     let cut = Instant::now();
-    for options in options {
+    for options in returns {
         returning.spawn(come_back(Arc::clone(&url), options, cut + storm.deadline));
     }
     let (mut times, mut attempts_failed, mut failures) = (Latencies::new(), 0, Vec::new());

@@ -102,6 +102,11 @@ impl Seen {
         Self { seen: vec![false; trace.transactions.len()], last: None }
     }
 
+    /// The agent has made no transaction yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.last.is_none()
+    }
+
     /// The agent makes transaction `at`: returns what it has to have merged before, in order.
     pub(crate) fn advance(&mut self, trace: &Trace, at: usize) -> Result<Vec<usize>, TraceError> {
         let mut missing = Vec::new();

@@ -155,7 +155,7 @@ impl Arrival<'_> {
                 return Err(SessionError::Refused(reason));
             }
             // Not an edit. What Closing announces, the status that follows tells as well.
-            _ => {}
+            Event::Awareness { .. } | Event::AccessChanged(_) | Event::Closing { .. } | _ => {}
         }
         Ok(())
     }

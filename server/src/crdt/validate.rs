@@ -571,7 +571,7 @@ mod tests {
     #[test]
     fn each_rule_of_the_structure_is_enforced() {
         let deep = |n: usize| {
-            let body = [vec![8], ROOT.to_vec(), vec![1], vec![117, 1].repeat(n), vec![126]];
+            let body = [vec![8], ROOT.to_vec(), vec![1], [117, 1].repeat(n), vec![126]];
             structs(1, &body.concat())
         };
         assert!(update(&deep(VALUE_DEPTH_MAX - 1)).is_ok());

@@ -528,7 +528,7 @@ mod tests {
             outbox.push(Event::Update(update(sequence, 10)));
         }
         assert_eq!(outbox.load(), (2, 20));
-        take(&outbox);
+        drop(take(&outbox));
         assert_eq!(outbox.load(), (0, 0));
     }
 
@@ -553,7 +553,7 @@ mod tests {
         let outbox = Outbox::new(LIMITS);
         let refusals = (0..100).filter(|id| outbox.refuse(*id, RefuseReason::LogFull)).count();
         assert_eq!(refusals, LIMITS.items_max);
-        take(&outbox);
+        drop(take(&outbox));
         assert!(outbox.refuse(100, RefuseReason::LogFull));
     }
 

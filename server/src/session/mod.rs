@@ -1,7 +1,7 @@
 //! Sessions: one participant attached to one room, over any transport.
 //!
 //! A transport brings frames in through [`Inbound`] and takes events out of an
-//! [`Outbox`](crate::room::Outbox). Between the two, the session decides what a frame may do, keeps
+//! [`Outbox`]. Between the two, the session decides what a frame may do, keeps
 //! the heartbeat, and takes itself out of the room however it ends.
 
 mod config;

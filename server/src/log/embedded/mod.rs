@@ -9,7 +9,7 @@
 //!
 //! An append is one entry in a frame of the newest segment, and returns when that is synced. The
 //! catalogue is written by checkpoints, by compaction and when the log is closed; it is never behind
-//! an append. [`recovery`] says what happens after a crash and when bytes rot.
+//! an append. `recovery.rs` says what happens after a crash and when bytes rot.
 
 mod catalogue;
 mod checkpoint;
