@@ -83,13 +83,15 @@ async fn what_was_taken_before_the_drain_is_acknowledged_before_the_end() {
         let log = FaultyLog::new();
         let server = TestServer::with_log(log.clone(), |_| {}).await;
         let mut writer = Participant::join(&server, door, "notes").await;
+        let mut idle = Participant::join(&server, Door::Edit, "other").await;
         writer.wait_for_sync().await;
         // In the room, and not yet durable, when the drain begins.
         log.hold_appends();
         let id = writer.type_text("on its way").await;
         eventually("the append", || log.appends() == 1).await;
         server.begin_drain();
-        draining(&server).await;
+        // Everybody is told at once: whoever has nothing on its way ends at once.
+        assert_eq!(refused(&idle.wait_for_end().await.unwrap()).reason, "DRAINING");
         log.release_appends();
         let status = writer.wait_for_end().await.expect("a status that is not OK");
         assert_eq!(refused(&status).reason, "DRAINING");
