@@ -38,21 +38,32 @@ async fn a_reader_that_stops_is_not_buffered_for_and_catches_up_with_one_differe
     let mut reader = Participant::open(narrow, Door::Edit, "flood").await.unwrap();
     reader.wait_for_sync().await;
     // From here on the reader does not read: 20 000 updates, of 40 MiB.
-    let text = writer.doc().get_or_insert_text("text");
-    for _ in 0..20_000 {
-        // Written over and over, so that the document itself stays small.
-        let update = writer.change(|txn| {
-            use yrs::GetString as _;
-            let length = u32::try_from(text.get_string(txn).len()).unwrap();
-            text.remove_range(txn, 0, length);
-            text.push(txn, &"x".repeat(2000));
-        });
-        let id = writer.send_update(update).await.unwrap();
-        writer.wait_until("an acknowledgement not far behind", |p| p.acked + 500 >= id).await;
-    }
-    writer.wait_for_acks().await;
+    let writing = async {
+        let text = writer.doc().get_or_insert_text("text");
+        for _ in 0..20_000 {
+            // Written over and over, so that the document itself stays small.
+            let update = writer.change(|txn| {
+                use yrs::GetString as _;
+                let length = u32::try_from(text.get_string(txn).len()).unwrap();
+                text.remove_range(txn, 0, length);
+                text.push(txn, &"x".repeat(2000));
+            });
+            let id = writer.send_update(update).await.unwrap();
+            // Not far ahead: in one large batch, most of it would be gone before it is passed on.
+            writer.wait_until("an acknowledgement", |p| p.acked + 32 >= id).await;
+        }
+        writer.type_text("end").await;
+        writer.wait_for_acks().await;
+    };
+    let reading = async {
+        // Somebody who reads all the time.
+        while !peer.text().ends_with("end") {
+            peer.step().await;
+        }
+    };
+    tokio::join!(writing, reading);
     let last = writer.text();
-    peer.wait_for_text(&last).await;
+    assert_eq!(peer.text(), last);
     assert!(server.metrics().room.lagging.get() >= 1);
     let seen = reader.updates;
     // It reads again.
