@@ -38,7 +38,7 @@ soak: ## a thousand kill -9 rounds, and convergence over many seeds
 	COWRITE_KILL_ROUNDS=1000 $(CARGO) test -p cowrite-tests --test durability -- --nocapture
 	COWRITE_SEEDS=500 $(CARGO) test -p cowrite-tests --test convergence -- --nocapture
 
-load: ## the table of docs/performance.md: server on processor 0, load on processor 1
+load: ## the table of docs/performance.md; TRACE=FILE adds the large document
 	$(CARGO) build --release --workspace
 	load/bench.sh
 

@@ -1,10 +1,13 @@
 //! Every metric of the server: name, help and labels, one struct a layer. Described for people in
 //! `docs/metrics.md`; a test keeps the two equal.
 
-use std::{fmt::Debug, sync::atomic::AtomicU64};
+use std::{
+    fmt::{Debug, Write as _},
+    sync::atomic::AtomicU64,
+};
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, text},
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
     metrics::{
         counter::Counter,
         family::Family,
@@ -119,12 +122,21 @@ pub struct TransportMetrics {
 }
 
 /// Why a room was closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RestartCause {
     /// The log could not be written.
     Append,
     /// yrs panicked or refused what the validator had let pass.
     Fault,
+}
+
+impl EncodeLabelValue for RestartCause {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        encoder.write_str(match self {
+            Self::Append => "append",
+            Self::Fault => "fault",
+        })
+    }
 }
 
 /// The label of [`RoomMetrics::restarts`].

@@ -63,7 +63,7 @@ impl Default for Config {
             outbox_bytes_max: 256 << 10,
             recent_bytes_max: 64 << 10,
             pace_per_session: Duration::from_micros(40),
-            pace_max: Duration::from_millis(20),
+            pace_max: Duration::from_millis(15),
             awareness_interval: Duration::from_millis(50),
             lagging_max: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(30),
@@ -77,6 +77,15 @@ impl Config {
     #[must_use]
     pub fn outbox_limits(&self) -> OutboxLimits {
         OutboxLimits { items_max: self.outbox_items_max, bytes_max: self.outbox_bytes_max }
+    }
+
+    /// The bytes of the mailbox that an update of this size takes: at least its share of the items,
+    /// so that small updates are bounded in number, and at most all, so that a large one fits.
+    pub(super) fn mailbox_charge(&self, bytes: usize) -> u32 {
+        let items_max = u32::try_from(self.mailbox_items_max).unwrap_or(u32::MAX).max(1);
+        let share = (self.mailbox_bytes_max / items_max).max(1);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        bytes.max(share).min(self.mailbox_bytes_max)
     }
 
     /// Checks the values against each other.
@@ -112,5 +121,19 @@ impl Config {
             return Err("room.mailbox_wait must be more than 0s".to_owned());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mailbox_holds_no_more_small_updates_than_items_and_always_one_large_update() {
+        let config = Config { mailbox_items_max: 8, mailbox_bytes_max: 800, ..Config::default() };
+        assert_eq!(config.mailbox_charge(0), 100);
+        assert_eq!(config.mailbox_charge(100), 100);
+        assert_eq!(config.mailbox_charge(101), 101);
+        assert_eq!(config.mailbox_charge(5000), 800);
     }
 }

@@ -118,8 +118,7 @@ impl RoomHandle {
         update: CheckedUpdate,
     ) -> Result<(), CloseReason> {
         let arrived = crate::time::now();
-        let bytes = u32::try_from(update.bytes.len()).unwrap_or(u32::MAX);
-        let bytes = bytes.min(self.config.mailbox_bytes_max);
+        let bytes = self.config.mailbox_charge(update.bytes.len());
         let free = Arc::clone(&self.bytes);
         // The way without waiting first: it sets no timer.
         let permit = match Arc::clone(&free).try_acquire_many_owned(bytes) {
