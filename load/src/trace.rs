@@ -1,6 +1,10 @@
 //! Recorded editing sessions, in the formats of github.com/josephg/editing-traces.
 
-use std::{fs::File, io::BufReader, path::Path};
+use std::{
+    fs::File,
+    io::{self, BufReader},
+    path::Path,
+};
 
 use flate2::bufread::GzDecoder;
 use serde::Deserialize;
@@ -53,10 +57,14 @@ impl Trace {
     pub(crate) fn read(path: &Path) -> Result<Self, Error> {
         let read = || {
             let file = BufReader::new(File::open(path)?);
-            let file: FileFormat = serde_json::from_reader(BufReader::new(GzDecoder::new(file)))?;
-            Self::check(file)
+            Self::parse(BufReader::new(GzDecoder::new(file)))
         };
         read().map_err(|source| Error::Trace { path: path.to_owned(), source })
+    }
+
+    /// Reads JSON.
+    pub(crate) fn parse(json: impl io::Read) -> Result<Self, TraceError> {
+        Self::check(serde_json::from_reader(json)?)
     }
 
     fn check(file: FileFormat) -> Result<Self, TraceError> {
@@ -136,7 +144,7 @@ mod tests {
     use super::*;
 
     fn trace(text: &str) -> Result<Trace, TraceError> {
-        Trace::check(serde_json::from_str(text).expect("parses"))
+        Trace::parse(text.as_bytes())
     }
 
     #[test]
