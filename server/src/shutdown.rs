@@ -1,12 +1,16 @@
 //! Who owns the tasks, and how they are asked to end.
 
-use std::future::Future;
+use std::{future::Future, io, thread};
 
-use tokio::task::JoinHandle;
+use rustix::process::setpriority_process;
+use tokio::{sync::oneshot, task::JoinHandle};
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerWaitFuture},
 };
+
+/// The priority of work aside: 0 is that of everybody, 19 the lowest.
+const ASIDE_NICE: i32 = 15;
 
 /// A group of tasks that are ended together: a cancellation token and a tracker. Cheap to clone; all
 /// clones are the same group.
@@ -70,4 +74,29 @@ impl Tasks {
     pub fn is_empty(&self) -> bool {
         self.tracker.is_empty()
     }
+}
+
+/// Runs `work`, which takes long and which nobody waits for, on a thread of its own with a low
+/// priority: where processors are few, it does not take them from those who serve.
+///
+/// # Errors
+///
+/// There is no thread to be had, or the work panicked.
+///
+/// # Cancellation
+///
+/// The work goes on to its end, for nothing.
+pub async fn aside<F, T>(work: F) -> io::Result<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let (done, result) = oneshot::channel();
+    thread::Builder::new().name("cowrite-aside".to_owned()).spawn(move || {
+        // Fails where the system has no priorities for threads; then it takes its share.
+        setpriority_process(None, ASIDE_NICE).ok();
+        // An error means that nobody waits any more.
+        drop(done.send(work()));
+    })?;
+    result.await.map_err(io::Error::other)
 }

@@ -283,14 +283,20 @@ impl Document {
     }
 }
 
-/// Whether `checkpoint` (yrs v2), loaded into a fresh document, is the document that `state` (yrs v1)
-/// is. Both go through a fresh document, because the same content can be divided into structs
-/// differently.
+/// A checkpoint (yrs v2) of the document that `state` (yrs v1) is, if it reproduces it: loaded into a
+/// fresh document, it must encode to what `state` does; else `None`.
 ///
 /// # Errors
 ///
 /// yrs panics or refuses.
-pub fn checkpoint_is_faithful(checkpoint: &[u8], state: &[u8]) -> Result<bool, Fault> {
+pub fn faithful_checkpoint(state: &[u8]) -> Result<Option<Bytes>, Fault> {
+    let checkpoint = Document::load(None, [state])?.checkpoint()?;
+    Ok(is_faithful(&checkpoint, state)?.then_some(checkpoint))
+}
+
+/// Whether `checkpoint` (yrs v2) and `state` (yrs v1) are one document. Both go through a fresh
+/// document, because the same content can be divided into structs differently.
+fn is_faithful(checkpoint: &[u8], state: &[u8]) -> Result<bool, Fault> {
     let reloaded = Document::load(Some(checkpoint), [])?.state()?;
     if reloaded == state {
         return Ok(true);
@@ -458,14 +464,15 @@ mod tests {
         ];
         take(&mut document, &updates);
         let (checkpoint, state) = (document.checkpoint().unwrap(), document.state().unwrap());
-        assert_eq!(checkpoint_is_faithful(&checkpoint, &state), Ok(true));
+        assert_eq!(is_faithful(&checkpoint, &state), Ok(true));
+        assert_eq!(faithful_checkpoint(&state), Ok(Some(checkpoint.clone())));
         let loaded = Document::load(Some(&checkpoint), []).unwrap();
         assert_eq!(content(&loaded), content(&document));
         assert_eq!(loaded.known, document.known);
         take(&mut document, &[editor.insert(0, "more")]);
         let newer = document.state().unwrap();
-        assert_eq!(checkpoint_is_faithful(&checkpoint, &newer), Ok(false));
-        assert!(checkpoint_is_faithful(&checkpoint[1..], &state).is_err());
+        assert_eq!(is_faithful(&checkpoint, &newer), Ok(false));
+        assert!(is_faithful(&checkpoint[1..], &state).is_err());
     }
 
     #[test]

@@ -11,6 +11,6 @@ mod error;
 pub mod validate;
 
 pub use self::{
-    document::{Batch, Document, checkpoint_is_faithful},
+    document::{Batch, Document, faithful_checkpoint},
     error::{Fault, Incomplete},
 };

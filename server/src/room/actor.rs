@@ -18,11 +18,11 @@ use super::{
     state::{CheckpointJob, Failed, State, Write},
 };
 use crate::{
-    crdt::{Fault, checkpoint_is_faithful},
+    crdt::{Fault, faithful_checkpoint},
     ids::{DocumentId, Epoch},
     log::{Appending, Checkpoint, LoadError, Loaded, UpdateLog},
     metrics::{RestartCause, RestartLabels, RoomMetrics},
-    shutdown::Tasks,
+    shutdown::{Tasks, aside},
     time::{self, Duration, Instant},
 };
 
@@ -212,18 +212,15 @@ impl Room {
         }
     }
 
-    /// Verifies a checkpoint and stores it, on a thread where that may take its time.
+    /// Makes a checkpoint, verifies and stores it, on a thread where that may take its time.
     fn store_checkpoint(&self, job: CheckpointJob) -> oneshot::Receiver<()> {
         let (done, receiver) = oneshot::channel();
         let (id, log, metrics) = (self.id.clone(), Arc::clone(&self.log), self.metrics.clone());
-        let verify = self.tasks.clone();
         self.tasks.spawn(async move {
-            let CheckpointJob { sequence, checkpoint, state } = job;
-            let copy = checkpoint.clone();
-            let faithful = verify.spawn_blocking(move || checkpoint_is_faithful(&copy, &state));
-            match faithful.await {
-                Ok(Ok(true)) => {
-                    let checkpoint = Checkpoint { sequence, state: checkpoint };
+            let CheckpointJob { sequence, state } = job;
+            match aside(move || faithful_checkpoint(&state)).await {
+                Ok(Ok(Some(state))) => {
+                    let checkpoint = Checkpoint { sequence, state };
                     if let Err(error) = log.put_checkpoint(&id, checkpoint).await {
                         tracing::warn!(document = %id, %error, "storing a checkpoint failed");
                     }

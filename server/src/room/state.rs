@@ -133,19 +133,17 @@ struct SinceCheckpoint {
     sequence: Sequence,
     updates: u64,
     bytes: usize,
-    /// The size of the last checkpoint.
+    /// The size of the document at the last checkpoint.
     checkpoint_bytes: usize,
     running: bool,
 }
 
-/// A checkpoint to be verified and stored.
+/// A checkpoint to be made, verified and stored.
 #[derive(Debug)]
 pub(super) struct CheckpointJob {
     /// What is in it.
     pub(super) sequence: Sequence,
-    /// yrs v2 update.
-    pub(super) checkpoint: Bytes,
-    /// The same as a yrs v1 update.
+    /// The document as a yrs v1 update.
     pub(super) state: Bytes,
 }
 
@@ -381,16 +379,17 @@ impl State {
     /// A checkpoint, when it is time for one, or, `unloading`, when there is anything to be gained.
     pub(super) fn checkpoint(&mut self, unloading: bool) -> Result<Option<CheckpointJob>, Fault> {
         let since = &self.since_checkpoint;
-        // The work of a checkpoint grows with the document; so does the time to the next one, up
-        // to what a load can replay in a tenth of a second.
-        let due = since.updates >= self.config.checkpoint_updates
-            && (since.bytes >= since.checkpoint_bytes / 4
-                || since.updates >= 100 * self.config.checkpoint_updates);
+        // The work of a checkpoint grows with the document; so does the time to the next one: until
+        // as much was added as the checkpoint has, or, by keystrokes, until a load would replay for
+        // 5 ms (4000 updates), or for longer if it takes long anyway, up to a tenth of a second.
+        let least = self.config.checkpoint_updates;
+        let replayed = (since.checkpoint_bytes as u64 / 64).clamp(4 * least, 100 * least);
+        let due = since.updates >= least
+            && (since.bytes >= since.checkpoint_bytes || since.updates >= replayed);
         let due = due || (unloading && since.updates >= UNLOAD_UPDATES);
         if !due || since.running || self.writing || since.sequence == self.head {
             return Ok(None);
         }
-        let checkpoint = self.document.checkpoint()?;
         let state = self.document.state()?;
         self.document_bytes = state.len();
         self.full = Some(chunks(&state, self.head));
@@ -398,10 +397,10 @@ impl State {
             sequence: self.head,
             updates: 0,
             bytes: 0,
-            checkpoint_bytes: checkpoint.len(),
+            checkpoint_bytes: state.len(),
             running: true,
         };
-        Ok(Some(CheckpointJob { sequence: self.head, checkpoint, state }))
+        Ok(Some(CheckpointJob { sequence: self.head, state }))
     }
 
     /// The checkpoint that was made last has been stored, or not: then there will be another one
