@@ -27,8 +27,10 @@ lint: proto ## formatting, lints, documentation, the wire
 proto: proto/node_modules ## lint the .proto files and compare them with the committed baseline
 	cd proto && npm run --silent lint && npm run --silent breaking
 
-proto/node_modules: proto/package-lock.json
-	cd proto && npm ci --no-audit --no-fund --ignore-scripts
+# One package, pinned in package.json, which pins its own. No lock file: npm cannot write one that is
+# complete for platforms whose packages its registry does not have, and refuses one that is not.
+proto/node_modules: proto/package.json
+	cd proto && npm install --no-package-lock --no-audit --no-fund --ignore-scripts
 	@touch proto/node_modules
 
 fmt: ## format the code
