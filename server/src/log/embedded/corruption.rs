@@ -340,6 +340,102 @@ async fn a_document_whose_creation_was_lost_is_refused_and_not_created_over() {
 }
 
 #[tokio::test]
+async fn a_document_whose_recreation_was_lost_but_for_all_of_its_updates_is_whole() {
+    let disk = SimDisk::recording();
+    let log = open(&disk).unwrap();
+    let name = id("doc");
+    log.create(&name, Epoch([1; 16])).await.unwrap();
+    log.append(append(&name, "old", 10)).await.unwrap();
+    log.delete(&name).await.unwrap();
+    log.create(&name, Epoch([2; 16])).await.unwrap();
+    log.append(append(&name, "new", 10)).await.unwrap();
+    log.append(append(&name, "newer", 10)).await.unwrap();
+    let loaded = log.load(&name).await.unwrap();
+    let image = disk.image();
+    let frames = frames(&image, log.shared.salt);
+    let disk = damaged(&image, 1, |bytes| {
+        for frame in &frames[2..4] {
+            bytes[frame.start + 40] ^= 1;
+        }
+    });
+    assert_eq!(open(&disk).unwrap().load(&name).await.unwrap(), loaded);
+}
+
+#[tokio::test]
+async fn a_changed_row_of_the_catalogue_is_never_believed() {
+    let home = tempfile::tempdir().unwrap();
+    let log = real(home.path(), true).unwrap();
+    let expected = fill(&log, true).await;
+    log.close().await;
+    drop(log);
+    let catalogue = home.path().join("catalogue.db");
+    let good = fs::read(&catalogue).unwrap();
+    let (mut changed, mut refusals) = (0, 0);
+    for change in [
+        "UPDATE documents SET head = head - 1 WHERE document = 'doc/2'",
+        "UPDATE documents SET epoch = zeroblob(16) WHERE document = 'doc/2'",
+        "UPDATE documents SET document = 'doc/9' WHERE document = 'doc/4'",
+        "DELETE FROM documents WHERE document = 'doc/4'",
+        "DELETE FROM documents",
+        "UPDATE checkpoints SET sequence = sequence - 1",
+        "UPDATE checkpoints SET sequence = sequence + 1",
+        "UPDATE checkpoints SET epoch = zeroblob(16)",
+        "UPDATE checkpoints SET document = 'doc/2' WHERE document = 'doc/0'",
+        "UPDATE checkpoints SET state_crc = state_crc + 1, bytes = bytes + 1",
+        "UPDATE checkpoints SET state = zeroblob(length(state)) WHERE state IS NOT NULL",
+        "DELETE FROM checkpoints",
+        "UPDATE runs SET first = first + 1 WHERE document = 'doc/2'",
+        "UPDATE runs SET last = last - 1",
+        "UPDATE runs SET last = -1",
+        "UPDATE runs SET segment = segment + 1",
+        "UPDATE runs SET runs = zeroblob(length(runs))",
+        "UPDATE runs SET runs = substr(runs, 13)",
+        "UPDATE runs SET document = 'doc/4' WHERE document = 'doc/2'",
+        "DELETE FROM runs WHERE first > 5",
+        "DELETE FROM runs",
+        "UPDATE segments SET number = number + 100",
+        "UPDATE segments SET newest_ms = 0",
+        "DELETE FROM segments",
+        "UPDATE meta SET salt = salt + 1",
+        "UPDATE meta SET segment = segment - 1",
+        "UPDATE meta SET position = position + 8",
+        "UPDATE meta SET frame = frame - 1",
+        "UPDATE meta SET documents = 0, documents_sum = 0",
+        "DELETE FROM meta",
+        "PRAGMA user_version = 0",
+    ] {
+        let kept = fs::read(path(&home.path().join("segments"), 1)).unwrap();
+        let connection = rusqlite::Connection::open(&catalogue).unwrap();
+        connection.execute_batch(change).unwrap();
+        drop(connection);
+        changed += 1;
+        match real(home.path(), true) {
+            Ok(log) => {
+                let refused = refused(&log, &expected, change);
+                refusals += usize::from(!refused.is_empty());
+                log.compact().await.unwrap_or_default();
+            }
+            Err(OpenError::Damaged { .. } | OpenError::Catalogue { .. }) => refusals += 1,
+            Err(error) => panic!("{change}: {error:?}"),
+        }
+        // Nothing was thrown away for it: with the good catalogue all is well.
+        assert_eq!(fs::read(path(&home.path().join("segments"), 1)).unwrap(), kept, "{change}");
+        for file in files(home.path()) {
+            if file.to_str().unwrap().contains("catalogue.db-") {
+                fs::remove_file(file).unwrap();
+            }
+        }
+        fs::write(&catalogue, &good).unwrap();
+        let log = real(home.path(), true).unwrap();
+        let unharmed = refused(&log, &expected, change);
+        assert!(unharmed.is_empty(), "{change}: {unharmed:?}");
+        drop(log);
+        fs::write(&catalogue, &good).unwrap();
+    }
+    assert!(changed == 31 && refusals > 15, "{refusals}");
+}
+
+#[tokio::test]
 async fn damage_in_front_of_the_checkpoints_makes_nothing_unavailable() {
     let home = tempfile::tempdir().unwrap();
     let log = real(home.path(), true).unwrap();

@@ -259,11 +259,9 @@ impl Disk for SimDisk {
 
     fn catalogue_committed(&self, catalogue: &Connection) {
         let mut state = self.0.lock();
-        if state.record {
-            let catalogue = Snapshot::of(catalogue);
-            state.image.catalogue = Some(catalogue.clone());
-            state.keep(|| Op::Commit { catalogue });
-        }
+        let catalogue = Snapshot::of(catalogue);
+        state.image.catalogue = Some(catalogue.clone());
+        state.keep(|| Op::Commit { catalogue });
     }
 }
 
