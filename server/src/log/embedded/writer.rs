@@ -42,6 +42,15 @@ enum Trouble {
     Failed,
 }
 
+impl Trouble {
+    fn state(self) -> LogState {
+        match self {
+            Self::Full => LogState::Full,
+            Self::Failed => LogState::Failed,
+        }
+    }
+}
+
 /// What the writer has of one document in the frame that it is building.
 #[derive(Clone, Copy, Debug)]
 enum Staged {
@@ -169,6 +178,10 @@ impl Writer {
             drop(index);
             result = if self.changes.is_empty() { Ok(()) } else { self.write() };
             self.staged.clear();
+            if let Err(trouble) = result {
+                // Before anybody is told of it: who sees the error also sees the state.
+                self.shared.queue.set_state(trouble.state());
+            }
             self.complete(result);
         }
         let left: Vec<_> = left.collect();
@@ -399,14 +412,14 @@ impl Writer {
     /// Takes nothing any more: `left`, and what is queued behind it, was not tried, and must not be,
     /// as it may build on what was refused.
     fn stop(&mut self, trouble: Trouble, left: &mut Vec<(Command, Completion)>) {
-        let (state, refusal) = match trouble {
+        let refusal = match trouble {
             Trouble::Full => {
                 tracing::warn!("the disk of the log is full: nothing is taken until it has room");
-                (LogState::Full, AppendError::Full)
+                AppendError::Full
             }
-            Trouble::Failed => (LogState::Failed, AppendError::Unavailable),
+            Trouble::Failed => AppendError::Unavailable,
         };
-        self.shared.queue.stop(state, left);
+        self.shared.queue.stop(trouble.state(), left);
         self.refuse(left, &refusal);
     }
 
