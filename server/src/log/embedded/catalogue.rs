@@ -345,6 +345,18 @@ impl Catalogue {
         })
     }
 
+    /// Whether the catalogue has any trace of a segment. One that was dropped has none.
+    pub(super) fn knows_segment(&self, number: u32) -> Result<bool> {
+        self.read(|connection| {
+            connection.query_row(
+                "SELECT EXISTS (SELECT 1 FROM segments WHERE number = ?1)
+                     OR EXISTS (SELECT 1 FROM runs WHERE segment = ?1)",
+                [number],
+                |row| row.get(0),
+            )
+        })
+    }
+
     /// The first document in a segment that `pins` says yes to, by its epoch and the sequence of
     /// the last update that it has there.
     pub(super) fn pin(

@@ -65,12 +65,11 @@ async fn rounds(log: &EmbeddedLog, acked: &mut Acked, rounds: usize) -> Vec<Appe
     errors
 }
 
-/// Waits for the log to be in this state: to find out by itself that there is room, or to notice
-/// what went wrong on a thread that nobody waits for.
-async fn until(log: &EmbeddedLog, expected: LogState) {
+/// Waits for the log to find out by itself that there is room.
+async fn until_writable(log: &EmbeddedLog) {
     let mut state = log.state();
-    let there = state.wait_for(|state| *state == expected);
-    drop(tokio::time::timeout(Duration::from_secs(20), there).await.unwrap().unwrap());
+    let writable = state.wait_for(|state| *state == LogState::Writable);
+    drop(tokio::time::timeout(Duration::from_secs(20), writable).await.unwrap().unwrap());
 }
 
 /// What a document has, by the log that has it open.
@@ -140,7 +139,7 @@ async fn a_full_disk_refuses_loses_nothing_and_recovers_by_itself() {
         assert_stored(&open(&SimDisk::of(disk.image())).unwrap(), &acked);
 
         disk.set_fault(Fault::None);
-        until(&log, LogState::Writable).await;
+        until_writable(&log).await;
         assert_eq!(log.shared.metrics.writable.get(), 1);
         assert!(rounds(&log, &mut acked, 20).await.is_empty());
         assert_stored(&log, &acked);
@@ -178,7 +177,7 @@ async fn a_log_opens_on_a_full_disk_for_reading() {
     assert_eq!(*log.state().borrow(), LogState::Full);
     assert_stored(&log, &acked);
     disk.set_fault(Fault::None);
-    until(&log, LogState::Writable).await;
+    until_writable(&log).await;
     assert!(rounds(&log, &mut acked, 9).await.is_empty());
     assert_stored(&log, &acked);
 }
@@ -213,7 +212,7 @@ async fn the_last_frame_before_an_empty_segment_is_missed_when_it_rots() {
         disk.set_fault(Fault::Full(index));
         rounds(&log, &mut acked, 20).await;
         disk.set_fault(Fault::None);
-        until(&log, LogState::Writable).await;
+        until_writable(&log).await;
         let segments = log.shared.metrics.segments.get() as u32;
         let mut image = disk.image();
         let path = |n| super::segment::path(std::path::Path::new("log/segments"), n);

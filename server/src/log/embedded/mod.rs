@@ -17,6 +17,8 @@ mod checkpoint;
 mod corruption;
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod damage;
 mod disk;
 mod entry;
 #[cfg(test)]

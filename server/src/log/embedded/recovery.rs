@@ -73,9 +73,6 @@ pub(super) fn open(
     let failed = |source| OpenError::Catalogue { path: layout.catalogue.clone(), source };
     let meta = catalogue.meta().map_err(failed)?;
     let (documents, checkpoints) = catalogue.documents().map_err(failed)?;
-    let known: HashSet<u32> =
-        catalogue.segments().map_err(failed)?.iter().map(|row| row.number).collect();
-
     let mut recovery = Recovery {
         disk: &*disk,
         layout: &layout,
@@ -85,7 +82,7 @@ pub(super) fn open(
         end: meta.position,
         torn: false,
     };
-    recovery.remove_orphans(&mut numbers, &known)?;
+    recovery.remove_orphans(&mut numbers, &catalogue)?;
     recovery.scan(&numbers)?;
     let (active, state) = recovery.active(&mut numbers, tuning)?;
     let Recovery { mut index, recent, end, .. } = recovery;
@@ -132,15 +129,22 @@ impl Recovery<'_> {
     fn remove_orphans(
         &self,
         numbers: &mut Vec<u32>,
-        known: &HashSet<u32>,
+        catalogue: &Catalogue,
     ) -> Result<(), OpenError> {
         let position = self.index.indexed_to;
-        let orphan = |number: &u32| *number < position.segment && !known.contains(number);
-        for number in numbers.iter().filter(|number| orphan(number)) {
-            let path = segment::path(&self.layout.segments, *number);
-            self.disk.remove(&path).map_err(at(&path))?;
+        let mut orphans = Vec::new();
+        for &number in numbers.iter().take_while(|&&number| number < position.segment) {
+            let known = catalogue.knows_segment(number).map_err(|source| OpenError::Catalogue {
+                path: self.layout.catalogue.clone(),
+                source,
+            })?;
+            if !known {
+                let path = segment::path(&self.layout.segments, number);
+                self.disk.remove(&path).map_err(at(&path))?;
+                orphans.push(number);
+            }
         }
-        numbers.retain(|number| !orphan(number));
+        numbers.retain(|number| !orphans.contains(number));
         Ok(())
     }
 

@@ -43,7 +43,6 @@ enum Trouble {
 }
 
 impl Trouble {
-    /// What the log is in after it.
     fn state(self) -> LogState {
         match self {
             Self::Full => LogState::Full,
@@ -180,7 +179,7 @@ impl Writer {
             result = if self.changes.is_empty() { Ok(()) } else { self.write() };
             self.staged.clear();
             if let Err(trouble) = result {
-                // Before anybody hears of the refusal, so that who hears of it sees why.
+                // Before anybody is told of it: who sees the error also sees the state.
                 self.shared.queue.set_state(trouble.state());
             }
             self.complete(result);
