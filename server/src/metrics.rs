@@ -199,12 +199,7 @@ impl Metrics {
             ),
             updates: counter(r, "room_updates", "Updates taken from sessions"),
             batches: counter(r, "room_batches", "Batches committed"),
-            batch_updates: add(
-                r,
-                "room_batch_updates",
-                "Updates in one batch",
-                count_histogram(),
-            ),
+            batch_updates: add(r, "room_batch_updates", "Updates in one batch", count_histogram()),
             deliveries: counter(r, "room_deliveries", "Frames put into outboxes"),
             update_duration: seconds(
                 r,

@@ -268,28 +268,6 @@ async fn a_changed_row_of_the_catalogue_is_never_believed() {
 }
 
 #[tokio::test]
-async fn a_document_whose_recreation_was_lost_but_for_all_of_its_updates_is_whole() {
-    let disk = SimDisk::recording();
-    let log = open(&disk).unwrap();
-    let name = id("doc");
-    log.create(&name, Epoch([1; 16])).await.unwrap();
-    log.append(append(&name, "old", 10)).await.unwrap();
-    log.delete(&name).await.unwrap();
-    log.create(&name, Epoch([2; 16])).await.unwrap();
-    log.append(append(&name, "new", 10)).await.unwrap();
-    log.append(append(&name, "newer", 10)).await.unwrap();
-    let loaded = log.load(&name).await.unwrap();
-    let image = disk.image();
-    let frames = frames(&image, log.shared.salt);
-    let disk = damaged(&image, 1, |bytes| {
-        for frame in &frames[2..4] {
-            bytes[frame.start + 40] ^= 1;
-        }
-    });
-    assert_eq!(open(&disk).unwrap().load(&name).await.unwrap(), loaded);
-}
-
-#[tokio::test]
 async fn damage_in_front_of_the_checkpoints_makes_nothing_unavailable() {
     let home = tempfile::tempdir().unwrap();
     let log = real(home.path(), true).unwrap();

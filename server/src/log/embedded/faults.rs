@@ -98,7 +98,7 @@ async fn after_a_failed_sync_nothing_is_acknowledged_and_nothing_is_synced_again
         }
         failures += 1;
         assert!(errors.iter().all(|error| matches!(error, AppendError::Unavailable)), "{errors:?}");
-        until(&log, LogState::Failed).await;
+        assert_eq!(*log.state().borrow(), LogState::Failed);
         assert_eq!(log.shared.metrics.writable.get(), 0);
         // The first error was the last time that anything was acknowledged.
         let known = acked.clone();
