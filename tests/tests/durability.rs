@@ -245,7 +245,7 @@ async fn when_an_append_fails_sessions_come_back_and_nothing_is_lost_or_doubled(
             ]);
             let metrics = server.metrics().encode().unwrap();
             assert!(
-                metrics.contains("cowrite_room_restarts_total{cause=\"Append\"} 1"),
+                metrics.contains("cowrite_room_restarts_total{cause=\"append\"} 1"),
                 "{metrics}"
             );
         }

@@ -303,7 +303,9 @@ impl State {
             })
             .flatten()
             .map(|since| since + self.config.lagging_max);
-        let idle = self.idle_since.map(|since| since + self.config.idle_timeout);
+        // A room that is idle and waits for its checkpoint would only be woken again and again.
+        let idle = self.idle_since.filter(|_| !self.since_checkpoint.running);
+        let idle = idle.map(|since| since + self.config.idle_timeout);
         [fan_out, lagging, idle, self.awareness_at()].into_iter().flatten().min()
     }
 
@@ -741,4 +743,43 @@ fn count_closed(metrics: &RoomMetrics, reason: &CloseReason) {
 fn closed(reason: CloseReason) -> End {
     let retry_after = Duration::from_millis(rand::random_range(100..2000));
     End::Closed { reason, retry_after: Some(retry_after) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{log::Record, metrics::Metrics};
+
+    /// A room without sessions, whose document was loaded from this many updates, at most 128.
+    fn idle_room(updates: u8) -> State {
+        let record = |clock: u8| {
+            // One struct of client 1: the text "x" in front of the root "r"; no deletions.
+            let update = Bytes::from(vec![1, 1, 1, clock, 4, 1, 1, b'r', 1, b'x', 0]);
+            let (principal, session) = (Principal::anonymous(), SessionId::from_u64(1));
+            let sequence = Sequence(u64::from(clock) + 1);
+            Record { sequence, time_ms: 0, principal, session, update }
+        };
+        let tail = (0..updates).map(record).collect();
+        let loaded = Loaded { epoch: Epoch([1; 16]), checkpoint: None, tail };
+        let (id, config) = (DocumentId::parse("doc").unwrap(), Arc::new(Config::default()));
+        let (metrics, sessions) = (Metrics::new().room, Arc::default());
+        State::new(id, config, metrics, Some(&loaded), sessions, false).unwrap()
+    }
+
+    #[test]
+    fn an_idle_room_that_waits_for_its_checkpoint_has_no_deadline() {
+        let mut room = idle_room(100);
+        assert!(room.deadline().is_some());
+        let job = room.checkpoint(true).unwrap().unwrap();
+        assert_eq!(job.sequence, Sequence(100));
+        assert_eq!(room.deadline(), None);
+        room.checkpoint_done();
+        assert!(room.deadline().is_some());
+        assert!(room.checkpoint(true).unwrap().is_none(), "nothing has changed since");
+    }
+
+    #[test]
+    fn a_room_with_few_updates_leaves_without_a_checkpoint() {
+        assert!(idle_room(99).checkpoint(true).unwrap().is_none());
+    }
 }
