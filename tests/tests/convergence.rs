@@ -257,7 +257,8 @@ async fn simulate(seed: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_copies_converge_whatever_happens_on_the_way() {
-    for seed in seeds(4) {
+    let fresh = usize::try_from(setting("COWRITE_SEEDS", 4)).expect("a number of seeds");
+    for seed in seeds(fresh) {
         eprintln!("seed={seed}: replay with COWRITE_SEED={seed}");
         let started = cowrite_server::time::now();
         simulate(seed).await;
