@@ -92,11 +92,11 @@ export class AwarenessLink {
     let json: string;
     try {
       json = new TextDecoder('utf-8', { fatal: true }).decode(state);
-      JSON.parse(json);
+      // y-protocols takes null for a client that is gone.
+      if (JSON.parse(json) === null) return this.remove([client]);
     } catch {
       // What cannot be read is as good as no state.
-      this.remove([client]);
-      return;
+      return this.remove([client]);
     }
     this.remote.set(client, clock);
     const encoder = encoding.createEncoder();
