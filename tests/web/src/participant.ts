@@ -235,6 +235,16 @@ export class Participant {
     return this.#only().hasUnsyncedChanges
   }
 
+  /** Hocuspocus: calls `then` once, in the moment in which the last change is confirmed. */
+  onceSaved(then: () => void): void {
+    let waiting = true
+    this.#only().on('unsyncedChanges', ({ number }: { number: number }) => {
+      if (number > 0 || !waiting) return
+      waiting = false
+      then()
+    })
+  }
+
   /** Hocuspocus: `read-write` or `readonly`. */
   scope(): string | undefined {
     return this.#only().authorizedScope
@@ -326,6 +336,7 @@ export type Method =
   | 'users'
   | 'setUser'
   | 'sockets'
+  | 'wantsToConnect'
   | 'disconnect'
   | 'connect'
   | 'destroy'
