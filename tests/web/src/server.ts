@@ -21,12 +21,13 @@ export function binary(): string {
   )
 }
 
-function environment(settings: Settings): NodeJS.ProcessEnv {
+/** The environment variables that make these settings. */
+export function environment(settings: Settings): Record<string, string> {
   const variables = Object.entries(settings).map(([key, value]) => [
     `COWRITE_${key.toUpperCase().replaceAll('.', '__')}`,
     String(value),
   ])
-  return { ...plainEnvironment(), ...Object.fromEntries(variables) }
+  return Object.fromEntries(variables)
 }
 
 /** A `cowrite serve` that runs. */
@@ -68,7 +69,7 @@ export class Server {
     const child = new Child(
       binary(),
       ['serve', ...listen, '--data', this.#data],
-      environment(this.#settings),
+      { ...plainEnvironment(), ...environment(this.#settings) },
     )
     child.onOutput(() => {})
     return child

@@ -18,6 +18,7 @@ import {
 } from './participant.ts'
 import { Raw } from './raw.ts'
 import { type Door, Server, type Settings } from './server.ts'
+import { Issuer } from './token.ts'
 import { until } from './wait.ts'
 
 /** The socket class of Node. */
@@ -41,6 +42,13 @@ export class World {
     this.#ends.push(() => server.stop())
     this.#logs.push(() => `server on ${server.port}:\n${server.log}`)
     return server
+  }
+
+  /** One who issues tokens. */
+  issuer(): Issuer {
+    const issuer = new Issuer()
+    this.#ends.push(() => issuer.remove())
+    return issuer
   }
 
   /** Envoy before a server. */
