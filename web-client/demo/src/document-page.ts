@@ -77,7 +77,7 @@ export function documentPage(
         themeButton(cleanups),
       ),
     ),
-    banner(session, place.kind, cleanups),
+    banner(session, place, cleanups),
     main,
     h('footer', { class: 'page-foot' }, count),
   );
@@ -96,8 +96,9 @@ export function documentPage(
 
   const refresh = () => {
     const view = session.view();
-    // Without the document there is nothing to write in: a refusal came before its first word.
-    editor.setEditable(view.access === 'write' && (view.everSynced || !view.closed?.permanent));
+    // After a refusal there may be nothing to write in, and a copy of another history is for reading.
+    const reachable = view.everSynced || !view.closed?.permanent;
+    editor.setEditable(view.access === 'write' && reachable && !view.fork);
     document.title = `${view.state === 'saved' ? '' : '● '}${title} · Cowrite`;
   };
   refresh();

@@ -24,6 +24,8 @@ interface Entry {
 const PAGE_SIZE = 50;
 /** How old the list gets while it is looked at. */
 const REFRESH_MS = 4000;
+/** The first time sooner: whoever comes from a document is about to be gone from it. */
+const FIRST_REFRESH_MS = 800;
 /** From here on a search field is worth its place. */
 const SEARCH_FROM = 8;
 
@@ -39,6 +41,7 @@ export function listPage(root: HTMLElement, open: (kind: Kind, document: string)
   let pages = 1;
   let state: State = { kind: 'loading' };
   let gone = false;
+  let refreshIn = FIRST_REFRESH_MS;
   let timer: ReturnType<typeof setTimeout> | undefined;
   const rows = new Map<string, Row>();
 
@@ -141,7 +144,8 @@ export function listPage(root: HTMLElement, open: (kind: Kind, document: string)
     }
     if (gone) return;
     show();
-    timer = setTimeout(tick, REFRESH_MS);
+    timer = setTimeout(tick, refreshIn);
+    refreshIn = REFRESH_MS;
   };
   const tick = () => {
     if (document.visibilityState === 'visible') void load();

@@ -29,6 +29,10 @@ export interface SessionView {
   readonly everSynced: boolean;
   /** All of a copy with another history, which could not be merged, as one Yjs v1 update. */
   readonly fork: Uint8Array | null;
+  /** Why the server did not take an edit that waits. */
+  readonly refused: string | null;
+  /** This browser cannot keep a copy. */
+  readonly unkept: boolean;
 }
 
 /** Where a copy goes that is opened as a new document. */
@@ -39,27 +43,27 @@ export function beginWith(document: string, update: Uint8Array): void {
   copies.set(document, update);
 }
 
-/** The document and the awareness outlive a provider, so that a new token does not disturb the editor. */
+/** A document that is open in this page. */
 export class DocumentSession {
   readonly doc = new Y.Doc();
   readonly awareness = new Awareness(this.doc);
 
-  readonly #document: string;
   readonly #listeners = new Set<() => void>();
   readonly #cleanups: Cleanup[] = [];
-  #provider: CowriteProvider;
+  readonly #provider: CowriteProvider;
   #paused = false;
   #closed: Closed | null = null;
   #everSynced = false;
   #fork: Uint8Array | null = null;
+  #refused: string | null = null;
+  #unkept = false;
 
   constructor(document: string) {
-    this.#document = document;
     this.awareness.setLocalStateField('user', awarenessUser(me()));
     this.#cleanups.push(
       onMeChange((person) => this.awareness.setLocalStateField('user', awarenessUser(person))),
     );
-    this.#provider = this.#open();
+    this.#provider = this.#open(document);
     const copy = copies.get(document);
     if (copy) Y.applyUpdate(this.doc, copy);
     copies.delete(document);
@@ -76,6 +80,8 @@ export class DocumentSession {
       closed: this.#closed,
       everSynced: this.#everSynced,
       fork: this.#fork,
+      refused: this.#refused,
+      unkept: this.#unkept,
     };
   }
 
@@ -84,7 +90,7 @@ export class DocumentSession {
     return () => void this.#listeners.delete(listener);
   }
 
-  /** Disconnects until `goOnline`, or connects again. Editing goes on. */
+  /** Disconnects until it is called with `false`. Editing goes on. */
   setPaused(paused: boolean): void {
     if (paused === this.#paused) return;
     this.#paused = paused;
@@ -93,12 +99,11 @@ export class DocumentSession {
     this.#tell();
   }
 
-  /** Tries again at once, with the token that is kept now. */
-  reopen(): void {
-    this.#provider.destroy();
+  /** Tries again after a refusal, with the token that is kept now. */
+  retry(): void {
     this.#closed = null;
     this.#paused = false;
-    this.#provider = this.#open();
+    this.#provider.connect();
     this.#tell();
   }
 
@@ -110,14 +115,13 @@ export class DocumentSession {
     this.doc.destroy();
   }
 
-  #open(): CowriteProvider {
-    const given = token();
+  #open(document: string): CowriteProvider {
     const provider = new CowriteProvider(this.doc, {
       url: serverUrl(),
-      document: this.#document,
+      document,
       awareness: this.awareness,
       persistence: 'indexeddb',
-      ...(given === undefined ? {} : { token: given }),
+      token: () => token() ?? '',
     });
     const tell = () => this.#tell();
     provider.on('status', ({ status }) => {
@@ -128,7 +132,15 @@ export class DocumentSession {
       this.#everSynced ||= synced;
       tell();
     });
-    provider.on('saved', tell);
+    provider.on('saved', (state) => {
+      if (state === 'saved') this.#refused = null;
+      tell();
+    });
+    provider.on('error', ({ code, reason }) => {
+      if (code === 'not-saved') this.#refused = reason;
+      if (code === 'persistence') this.#unkept = true;
+      tell();
+    });
     provider.on('access', tell);
     provider.on('closed', (closed) => {
       this.#closed = closed;

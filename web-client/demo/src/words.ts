@@ -44,6 +44,7 @@ export function saveWords(view: SessionView): Words {
 
 function whyNotSaved(view: SessionView): string {
   if (view.access === 'read') return 'you may only read';
+  if (view.refused) return refusal({ reason: view.refused, message: '', permanent: false }).short;
   if (view.closed) return refusal(view.closed).short;
   return view.status === 'connected' ? 'the server did not take an edit' : 'no connection';
 }
