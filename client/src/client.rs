@@ -7,7 +7,7 @@ use cowrite_proto::v1::{
     collaboration_service_client::CollaborationServiceClient,
     document_service_client::DocumentServiceClient,
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use crate::{
     Document, DocumentOptions, Error, FrameReceiver, FrameSender, JoinOptions, Joined, connection,
@@ -28,9 +28,18 @@ pub struct ClientBuilder {
     first_message_timeout: Duration,
     message_bytes_max: usize,
     stream_window_bytes: u32,
+    ca: Option<Vec<u8>>,
 }
 
 impl ClientBuilder {
+    /// Roots, in PEM, that the certificate of an `https` server may lead to, besides those of the
+    /// operating system.
+    #[must_use]
+    pub fn ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.ca = Some(pem.into());
+        self
+    }
+
     /// How long a TCP connection may take to come about. Default 5 s.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
@@ -91,7 +100,7 @@ impl ClientBuilder {
         Ok(self.with_channel(channel))
     }
 
-    /// Uses a channel that the caller made: for TLS, for a Unix socket, or for tests.
+    /// Uses a channel that the caller made: for client certificates, for a Unix socket, or for tests.
     #[must_use]
     pub fn with_channel(self, channel: Channel) -> Client {
         let Self { first_message_timeout, message_bytes_max, .. } = self;
@@ -101,6 +110,19 @@ impl ClientBuilder {
     fn endpoint(&self) -> Result<Endpoint, Error> {
         let endpoint = Endpoint::from_shared(self.url.clone())
             .map_err(|source| Error::Address { url: self.url.clone(), source: Arc::new(source) })?;
+        let endpoint = if endpoint.uri().scheme_str() == Some("https") {
+            let tls = ClientTlsConfig::new().with_enabled_roots();
+            let tls = match &self.ca {
+                Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
+                None => tls,
+            };
+            endpoint.tls_config(tls).map_err(|source| Error::Address {
+                url: self.url.clone(),
+                source: Arc::new(source),
+            })?
+        } else {
+            endpoint
+        };
         Ok(endpoint
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
@@ -150,6 +172,7 @@ impl Client {
             first_message_timeout: Duration::from_secs(10),
             message_bytes_max: 16 << 20,
             stream_window_bytes: STREAM_WINDOW_BYTES,
+            ca: None,
         }
     }
 

@@ -119,6 +119,12 @@ pub struct TransportMetrics {
     pub accepted: Counter,
     /// Connections closed at once because there were too many.
     pub refused: Counter,
+    /// TLS handshakes that failed.
+    pub tls_failures: Counter,
+    /// Times that changed TLS files were taken.
+    pub tls_reloads: Counter,
+    /// Times that changed TLS files could not be used.
+    pub tls_reload_failures: Counter,
 }
 
 /// Why a room was closed.
@@ -233,6 +239,13 @@ impl Metrics {
                 r,
                 "connections_refused",
                 "Connections closed at once because there were too many",
+            ),
+            tls_failures: counter(r, "tls_failures", "TLS handshakes that failed"),
+            tls_reloads: counter(r, "tls_reloads", "Times that changed TLS files were taken"),
+            tls_reload_failures: counter(
+                r,
+                "tls_reload_failures",
+                "Times that changed TLS files could not be used",
             ),
         };
         Self { registry, log, room, session, transport }

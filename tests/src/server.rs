@@ -7,6 +7,7 @@ use cowrite_server::{
     log::{Kind, MemoryLog, UpdateLog},
     metrics::Metrics,
     shutdown::Tasks,
+    transport::Tls,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,7 @@ pub struct TestServer {
     address: SocketAddr,
     admin: SocketAddr,
     metrics: Arc<Metrics>,
+    tls: Option<Tls>,
     stop: CancellationToken,
     running: Option<JoinHandle<Stopped>>,
     channel: Channel,
@@ -77,11 +79,11 @@ impl TestServer {
     async fn run(server: Server) -> Self {
         let address = server.local_addr().expect("an address");
         let admin = server.admin_addr().expect("an address");
-        let metrics = server.metrics();
+        let (metrics, tls) = (server.metrics(), server.tls());
         let stop = CancellationToken::new();
         let running = Tasks::new().spawn(server.run(stop.clone().cancelled_owned()));
         let channel = channel(address).await;
-        Self { address, admin, metrics, stop, running: Some(running), channel }
+        Self { address, admin, metrics, tls, stop, running: Some(running), channel }
     }
 
     /// Where clients come in.
@@ -112,6 +114,12 @@ impl TestServer {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// What can be told to read its files anew, where TLS is spoken.
+    #[must_use]
+    pub fn tls(&self) -> Option<Tls> {
+        self.tls.clone()
     }
 
     /// Asks the server to end, without waiting for it.

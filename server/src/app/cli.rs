@@ -3,6 +3,7 @@
 use std::{
     env,
     error::Error,
+    future,
     io::{self, Write as _},
     net::SocketAddr,
     path::PathBuf,
@@ -20,6 +21,7 @@ use super::{
     remote::{Cat, Documents, Type},
     telemetry,
 };
+use crate::transport::Tls;
 
 /// A wrong use of the command or of the configuration: EX_USAGE of sysexits.h.
 const EXIT_USAGE: u8 = 64;
@@ -153,9 +155,15 @@ impl Serve {
             let server = Server::bind(config).await?;
             let (address, admin) = (server.local_addr()?, server.admin_addr()?);
             tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, %admin, "serving");
+            let tls = server.tls();
             // For people, and for scripts that let the system choose a port.
-            writeln!(io::stdout(), "http://{address}")?;
-            server.run(signalled()?).await;
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            writeln!(io::stdout(), "{scheme}://{address}")?;
+            let reloads = reload_on_hangup(tls)?;
+            tokio::select! {
+                _ = server.run(signalled()?) => {}
+                () = reloads => {}
+            }
             Ok(())
         })
     }
@@ -182,6 +190,21 @@ fn runtime(config: &Runtime) -> io::Result<tokio::runtime::Runtime> {
         tokio::runtime::Builder::new_multi_thread()
     };
     builder.worker_threads(threads).thread_name("cowrite").enable_all().build()
+}
+
+/// Reads the files of TLS anew whenever the process is told to with SIGHUP, which does nothing else;
+/// never ready.
+fn reload_on_hangup(tls: Option<Tls>) -> io::Result<impl Future<Output = ()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        loop {
+            match (hangup.recv().await, &tls) {
+                (Some(()), Some(tls)) => tls.reload(),
+                (Some(()), None) => tracing::info!("SIGHUP: nothing to read anew without TLS"),
+                (None, _) => future::pending().await,
+            }
+        }
+    })
 }
 
 /// Ready when the process is asked to end.

@@ -19,7 +19,7 @@ use crate::{
     session::Sessions,
     shutdown::Tasks,
     time,
-    transport::{self, Doors, Health, Listener, ListenerLimits, Readiness},
+    transport::{self, Doors, Health, Listener, ListenerLimits, Readiness, Tls},
 };
 
 /// Connections to the admin listener at most: a few probes and scrapers.
@@ -42,6 +42,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// TLS cannot be spoken with the files that are configured.
+    #[error(transparent)]
+    Tls(#[from] transport::TlsError),
     /// The descriptors of the services cannot be read, which is a fault of the build.
     #[error("read the descriptors of the services")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -67,6 +70,7 @@ pub struct Server {
     log: Arc<dyn UpdateLog>,
     listener: Listener,
     admin: Listener,
+    tls: Option<Tls>,
     doors: Doors,
     admin_doors: Doors,
     readiness: Readiness,
@@ -117,24 +121,27 @@ impl Server {
         let readiness = Readiness::new(sessions.clone());
         let (doors, health) = transport::doors(&config.transport, &sessions, &readiness)?;
         let admin_doors = Doors::plain(transport::admin_router(Arc::clone(&metrics), &readiness));
-        let bind = async |key, address, config: &transport::Config| {
+        let bind = async |key, address, config: &transport::Config, tls| {
             let limits = ListenerLimits::new(config);
-            let bound = Listener::bind(address, limits, metrics.transport.clone()).await;
+            let bound = Listener::bind(address, limits, tls, metrics.transport.clone()).await;
             bound.map_err(|source| StartError::Listen { address, key, source })
         };
         let settings = &config.transport;
-        let listener = bind("transport.listen", settings.listen, settings).await?;
+        let tls = settings.tls.is_on().then(|| Tls::load(&settings.tls, metrics.transport.clone()));
+        let tls = tls.transpose()?;
+        let listener = bind("transport.listen", settings.listen, settings, tls.clone()).await?;
         let admin = transport::Config {
             connections_max: ADMIN_CONNECTIONS_MAX,
             ..config.transport.clone()
         };
-        let admin = bind("transport.admin_listen", settings.admin_listen, &admin).await?;
+        let admin = bind("transport.admin_listen", settings.admin_listen, &admin, None).await?;
         Ok(Self {
             config,
             metrics,
             log,
             listener,
             admin,
+            tls,
             doors,
             admin_doors,
             readiness,
@@ -163,6 +170,12 @@ impl Server {
         self.admin.local_addr()
     }
 
+    /// What can be told to read its files anew, where TLS is spoken.
+    #[must_use]
+    pub fn tls(&self) -> Option<Tls> {
+        self.tls.clone()
+    }
+
     /// What is counted.
     #[must_use]
     pub fn metrics(&self) -> Arc<Metrics> {
@@ -186,6 +199,9 @@ impl Server {
         let compact = compact(Arc::clone(&self.log), self.config.log.compact_interval);
         let compacting = listeners.token().clone().run_until_cancelled_owned(compact);
         listeners.spawn(compacting);
+        if let Some(tls) = self.tls {
+            listeners.spawn(listeners.token().clone().run_until_cancelled_owned(tls.watch()));
+        }
 
         shutdown.await;
         let grace = self.config.shutdown.grace;

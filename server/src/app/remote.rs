@@ -2,7 +2,9 @@
 
 use std::{
     error::Error,
+    fs,
     io::{self, Write as _},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -35,6 +37,10 @@ struct Address {
     /// The credentials, where the server asks for them.
     #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
     token: String,
+    /// Roots that the certificate of the server may lead to, besides those of the system: a PEM
+    /// file.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 /// Print the text of a document.
@@ -73,7 +79,12 @@ pub(super) struct Documents {
 
 impl Address {
     async fn connect(&self) -> Result<Client, Box<dyn Error>> {
-        let connecting = timeout(PATIENCE, Client::connect(&*self.server)).await;
+        let mut builder = Client::builder(&*self.server);
+        if let Some(ca) = &self.ca {
+            let pem = fs::read(ca).map_err(|error| format!("read {}: {error}", ca.display()))?;
+            builder = builder.ca(pem);
+        }
+        let connecting = timeout(PATIENCE, builder.connect()).await;
         let connected = connecting.map_err(|_| "it does not answer".into());
         connected.and_then(|client| client.map_err(Box::<dyn Error>::from)).map_err(|error| {
             let server = &self.server;

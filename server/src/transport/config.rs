@@ -4,6 +4,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::tls;
+
 /// The settings of the doors: the table `[transport]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -28,7 +30,8 @@ pub struct Config {
     /// HTTP/2: the connection is cut if a ping is not answered within this.
     #[serde(with = "humantime_serde")]
     pub keepalive_timeout: Duration,
-    /// How long the first byte of a connection may take, and in HTTP/1 the head of a request.
+    /// How long the first byte of a connection may take, the TLS handshake, and in HTTP/1 the head of
+    /// a request.
     #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
     /// HTTP/2: bytes that a client may send on one stream before they are read.
@@ -38,6 +41,8 @@ pub struct Config {
     pub connection_window_bytes: u32,
     /// HTTP/2: bytes of one stream that are kept for a client that does not read.
     pub stream_send_bytes: usize,
+    /// TLS.
+    pub tls: tls::Config,
 }
 
 impl Default for Config {
@@ -55,6 +60,7 @@ impl Default for Config {
             stream_window_bytes: 64 << 10,
             connection_window_bytes: 16 << 20,
             stream_send_bytes: 64 << 10,
+            tls: tls::Config::default(),
         }
     }
 }
@@ -73,6 +79,7 @@ impl Config {
                     .to_owned(),
             );
         }
+        self.tls.validate()?;
         if self.connections_max == 0 || self.streams_per_connection_max == 0 {
             return Err("transport.connections_max and transport.streams_per_connection_max must \
                         be at least 1"

@@ -8,12 +8,18 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{config::Config, doors::Doors};
+use super::{
+    config::Config,
+    doors::Doors,
+    tls::{HANDSHAKE, Tls},
+};
 use crate::{metrics::TransportMetrics, shutdown::Tasks};
 
 /// How long accepting pauses after an error, which mostly is a lack of file descriptors: trying
@@ -44,11 +50,12 @@ impl ListenerLimits {
 pub struct Listener {
     socket: TcpListener,
     limits: ListenerLimits,
+    tls: Option<Tls>,
     metrics: TransportMetrics,
 }
 
 impl Listener {
-    /// Takes a port.
+    /// Takes a port, on which TLS is spoken if there is some.
     ///
     /// # Errors
     ///
@@ -56,10 +63,11 @@ impl Listener {
     pub async fn bind(
         address: SocketAddr,
         limits: ListenerLimits,
+        tls: Option<Tls>,
         metrics: TransportMetrics,
     ) -> io::Result<Self> {
         let socket = TcpListener::bind(address).await?;
-        Ok(Self { socket, limits, metrics })
+        Ok(Self { socket, limits, tls, metrics })
     }
 
     /// Where it listens.
@@ -98,6 +106,8 @@ impl Listener {
             let connection = Connection {
                 socket,
                 config: self.limits.config.clone(),
+                tls: self.tls.clone(),
+                metrics: self.metrics.clone(),
                 stop: stop.clone(),
                 cut: tasks.token().clone(),
                 _permit: permit,
@@ -114,6 +124,8 @@ impl Listener {
 struct Connection {
     socket: TcpStream,
     config: Config,
+    tls: Option<Tls>,
+    metrics: TransportMetrics,
     stop: CancellationToken,
     cut: CancellationToken,
     _permit: OwnedSemaphorePermit,
@@ -131,15 +143,52 @@ impl Connection {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => return,
-            first = tokio::time::timeout(self.config.header_timeout, first) => {
+            first = timeout(self.config.header_timeout, first) => {
                 if !matches!(first, Ok(Ok(1))) {
                     return;
                 }
             }
         }
-        let builder = builder(&self.config);
-        let io = TokioIo::new(self.socket);
-        let service = TowerToHyperService::new(doors);
+        let Self { socket, config, tls, metrics, stop, cut, _permit } = self;
+        let served = Served { config: &config, doors, stop, cut };
+        match tls {
+            Some(tls) if byte[0] == HANDSHAKE => {
+                let handshake = timeout(config.header_timeout, tls.acceptor().accept(socket));
+                let accepted = tokio::select! {
+                    biased;
+                    () = served.stop.cancelled() => return,
+                    accepted = handshake => accepted,
+                };
+                match accepted {
+                    Ok(Ok(socket)) => served.run(socket).await,
+                    Ok(Err(error)) => {
+                        metrics.tls_failures.inc();
+                        tracing::debug!(%error, "TLS handshake failed");
+                    }
+                    Err(_) => {
+                        metrics.tls_failures.inc();
+                        tracing::debug!("TLS handshake took too long");
+                    }
+                }
+            }
+            Some(tls) if !tls.plaintext() => tracing::debug!("a connection without TLS"),
+            Some(_) | None => served.run(socket).await,
+        }
+    }
+}
+
+struct Served<'a> {
+    config: &'a Config,
+    doors: Doors,
+    stop: CancellationToken,
+    cut: CancellationToken,
+}
+
+impl Served<'_> {
+    async fn run(self, socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let builder = builder(self.config);
+        let service = TowerToHyperService::new(self.doors);
+        let io = TokioIo::new(socket);
         let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
         let mut stopping = false;
         loop {

@@ -15,6 +15,7 @@ mod grpc_web;
 mod listener;
 mod pages;
 mod status;
+pub mod tls;
 
 use axum::Router;
 use cowrite_proto::{
@@ -32,6 +33,7 @@ pub use self::{
     config::Config,
     doors::Doors,
     listener::{Listener, ListenerLimits},
+    tls::{Tls, TlsError},
 };
 use self::{
     codec::CommonTerms,

@@ -1,0 +1,291 @@
+//! Promise: TLS is spoken on the port of everything, nobody comes in without it unless that is
+//! configured, and certificates change under open streams.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails where something is not as it should be"
+)]
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use cowrite_client::{Client, DocumentOptions};
+use cowrite_server::{app::Server, metrics::Metrics, transport::Tls};
+use cowrite_tests::{TestServer, eventually, http_get, soon};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// A certificate authority, and a folder with what it issued.
+struct Authority {
+    folder: TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// The files of one certificate.
+struct Issued {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
+        Self { folder, issuer }
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// Issues a certificate for the loopback address, into files with `name`.
+    fn issue(&self, name: &str) -> Issued {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let file = |end: &str| self.folder.path().join(format!("{name}.{end}"));
+        let issued = Issued { certificate: file("crt"), key: file("key") };
+        fs::write(&issued.certificate, certificate.pem()).unwrap();
+        fs::write(&issued.key, key.serialize_pem()).unwrap();
+        issued
+    }
+
+    /// What a client says at the beginning: these protocols, and perhaps who it is.
+    fn client(&self, protocols: &[&str], identity: Option<&Issued>) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.ca()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match identity {
+            Some(issued) => {
+                let chain = vec![CertificateDer::from_pem_file(&issued.certificate).unwrap()];
+                let key = PrivateKeyDer::from_pem_file(&issued.key).unwrap();
+                builder.with_client_auth_cert(chain, key).unwrap()
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        TlsConnector::from(Arc::new(config))
+    }
+}
+
+async fn server(issued: &Issued, client_ca: Option<&Path>) -> TestServer {
+    TestServer::with_config(|config| {
+        config.transport.tls.certificate.clone_from(&issued.certificate);
+        config.transport.tls.key.clone_from(&issued.key);
+        config.transport.tls.client_ca = client_ca.map(Path::to_owned).unwrap_or_default();
+        // For the connection that every test server has.
+        config.transport.tls.plaintext = true;
+    })
+    .await
+}
+
+async fn handshake(
+    connector: &TlsConnector,
+    address: SocketAddr,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::from(address.ip());
+    let socket = TcpStream::connect(address).await.unwrap();
+    soon("a TLS handshake", connector.connect(name, socket)).await
+}
+
+/// The certificate that the server shows now.
+async fn shown(authority: &Authority, address: SocketAddr) -> CertificateDer<'static> {
+    let stream = handshake(&authority.client(&["h2"], None), address).await.unwrap();
+    stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+}
+
+async fn get(mut stream: TlsStream<TcpStream>) -> std::io::Result<String> {
+    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
+    let mut answer = Vec::new();
+    soon("an answer", stream.read_to_end(&mut answer)).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+async fn document(authority: &Authority, server: &TestServer) -> cowrite_client::Document {
+    let ca = fs::read(authority.ca()).unwrap();
+    let url = format!("https://{}", server.address());
+    let client = soon("a client", Client::builder(url).ca(ca).connect()).await.unwrap();
+    let document = client.document("notes/tls", DocumentOptions::default());
+    soon("the document", document.wait_until_synced()).await.unwrap();
+    document
+}
+
+fn append(document: &cowrite_client::Document, text: &str) {
+    use cowrite_client::yrs::{Text as _, WriteTxn as _};
+    document.edit(|txn| {
+        let root = txn.get_or_insert_text("content");
+        root.push(txn, text);
+    });
+}
+
+#[tokio::test]
+async fn each_protocol_is_spoken_with_tls_and_without_on_one_port() {
+    let authority = Authority::new();
+    let server = server(&authority.issue("server"), None).await;
+    for (offered, chosen) in [(&["h2", "http/1.1"][..], "h2"), (&["http/1.1"][..], "http/1.1")] {
+        let client = authority.client(offered, None);
+        let stream = handshake(&client, server.address()).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(chosen.as_bytes()));
+    }
+    let stream = handshake(&authority.client(&["http/1.1"], None), server.address()).await.unwrap();
+    assert!(get(stream).await.unwrap().starts_with("HTTP/1.1 200"));
+    assert_eq!(http_get(server.address(), "/livez").await.status, 200);
+    let document = document(&authority, &server).await;
+    append(&document, "through TLS");
+    soon("the edit to be saved", document.wait_until_saved()).await.unwrap();
+}
+
+#[tokio::test]
+async fn without_leave_nobody_is_served_without_tls() {
+    let authority = Authority::new();
+    let issued = authority.issue("server");
+    let mut config = cowrite_server::app::Config::default();
+    config.transport.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.transport.admin_listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.log.kind = cowrite_server::log::Kind::Memory;
+    config.transport.tls.certificate = issued.certificate;
+    config.transport.tls.key = issued.key;
+    let server = Server::bind(config).await.unwrap();
+    let address = server.local_addr().unwrap();
+    let tasks = cowrite_server::shutdown::Tasks::new();
+    let running = tasks.spawn(server.run(std::future::pending()));
+
+    let mut plain = TcpStream::connect(address).await.unwrap();
+    plain.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    // Closed, or reset because the request was not read: no answer in either case.
+    drop(soon("the connection to end", plain.read_to_end(&mut answer)).await);
+    assert_eq!(answer, b"");
+    let stream = handshake(&authority.client(&["http/1.1"], None), address).await.unwrap();
+    assert!(get(stream).await.unwrap().starts_with("HTTP/1.1 200"));
+    running.abort();
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_shown_to_new_connections_and_open_streams_go_on() {
+    let authority = Authority::new();
+    let issued = authority.issue("server");
+    let server = server(&issued, None).await;
+    let document = document(&authority, &server).await;
+    let before = shown(&authority, server.address()).await;
+
+    authority.issue("server");
+    server.tls().unwrap().reload();
+
+    let after = shown(&authority, server.address()).await;
+    assert_ne!(before, after);
+    append(&document, "on the old connection");
+    soon("the edit to be saved", document.wait_until_saved()).await.unwrap();
+    assert_eq!(server.metrics().session.opened.get(), 1, "the session was not opened anew");
+    assert_eq!(server.metrics().transport.tls_reloads.get(), 1);
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_leave_everything_as_it_was() {
+    let authority = Authority::new();
+    let issued = authority.issue("server");
+    let server = server(&issued, None).await;
+    let before = shown(&authority, server.address()).await;
+    let other = authority.issue("other");
+    let tls = server.tls().unwrap();
+
+    // The certificate of another key; no certificate at all; not even a file.
+    fs::copy(&other.certificate, &issued.certificate).unwrap();
+    tls.reload();
+    fs::write(&issued.certificate, "not a certificate").unwrap();
+    tls.reload();
+    fs::remove_file(&issued.certificate).unwrap();
+    tls.reload();
+    assert_eq!(server.metrics().transport.tls_reload_failures.get(), 3);
+    assert_eq!(shown(&authority, server.address()).await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn changed_files_are_noticed_without_being_told() {
+    let authority = Authority::new();
+    let issued = authority.issue("server");
+    let mut config = cowrite_server::transport::tls::Config::default();
+    config.certificate.clone_from(&issued.certificate);
+    config.key.clone_from(&issued.key);
+    let metrics = Metrics::new().transport;
+    let tls = Tls::load(&config, metrics.clone()).unwrap();
+    let tasks = cowrite_server::shutdown::Tasks::new();
+    let watching = tasks.spawn(tls.watch());
+    fs::write(&issued.key, "").unwrap();
+    eventually("the change to be noticed", || metrics.tls_reload_failures.get() == 1).await;
+    authority.issue("server");
+    eventually("the new files to be taken", || metrics.tls_reloads.get() == 1).await;
+    watching.abort();
+}
+
+#[tokio::test]
+async fn where_client_certificates_are_asked_for_nobody_comes_in_without_one() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (issued, client) = (authority.issue("server"), authority.issue("client"));
+    let server = server(&issued, Some(&authority.ca())).await;
+
+    let stream = handshake(&authority.client(&["http/1.1"], Some(&client)), server.address()).await;
+    assert!(get(stream.unwrap()).await.unwrap().starts_with("HTTP/1.1 200"));
+    for identity in [None, Some(&stranger.issue("client"))] {
+        // In TLS 1.3 the client learns of the refusal after its side of the handshake.
+        let stream = handshake(&authority.client(&["http/1.1"], identity), server.address()).await;
+        let answer = match stream {
+            Ok(stream) => get(stream).await,
+            Err(error) => Err(error),
+        };
+        assert!(answer.is_err(), "{answer:?}");
+    }
+    assert_eq!(server.metrics().transport.tls_failures.get(), 2);
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_are_refused_at_the_start_by_name() {
+    let authority = Authority::new();
+    let (issued, other) = (authority.issue("server"), authority.issue("other"));
+    let empty = authority.folder.path().join("empty.pem");
+    fs::write(&empty, "").unwrap();
+    let metrics = Metrics::new().transport;
+    let refused = |certificate: &Path, key: &Path, client_ca: &Path| {
+        let config = cowrite_server::transport::tls::Config {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+            client_ca: client_ca.to_owned(),
+            plaintext: false,
+        };
+        Tls::load(&config, metrics.clone()).unwrap_err().to_string()
+    };
+    let (good, none) = (&issued, Path::new(""));
+    let missing = authority.folder.path().join("missing.pem");
+    let cases = [
+        (refused(&missing, &good.key, none), "missing.pem (transport.tls.certificate)"),
+        (refused(&empty, &good.key, none), "empty.pem (transport.tls.certificate)"),
+        (refused(&good.certificate, &empty, none), "empty.pem (transport.tls.key)"),
+        (refused(&good.certificate, &other.key, none), "other.key"),
+        (refused(&good.certificate, &good.key, &empty), "empty.pem (transport.tls.client_ca)"),
+    ];
+    for (message, part) in cases {
+        assert!(message.contains(part), "{message}");
+    }
+}
