@@ -231,6 +231,38 @@ describe('a session', () => {
     expect(provider.state).toBe('not-saved');
   });
 
+  it('an application that throws when it is told of something does not end it', async () => {
+    const thrown: unknown[] = [];
+    vi.stubGlobal('queueMicrotask', (task: () => void) => {
+      void Promise.resolve()
+        .then(task)
+        .catch((error: unknown) => thrown.push(error));
+    });
+    const provider = open();
+    provider.on('synced', () => {
+      throw new Error('in synced');
+    });
+    provider.doc.on('afterTransaction', () => {
+      throw new Error('in an observer');
+    });
+    provider.awareness?.on('change', () => {
+      throw new Error('in awareness');
+    });
+    const closed = closedEvents(provider);
+    await settle();
+    const server = docWith('one');
+    transport.session.joined(server, { syncSequence: 1n });
+    transport.session.sync(server);
+    transport.session.awareness(11, 1n, '{}');
+    await settle();
+    expect(thrown.map(String)).toEqual([
+      'Error: in an observer',
+      'Error: in synced',
+      'Error: in awareness',
+    ]);
+    expect([closed, provider.synced, read(provider.doc)]).toEqual([[], true, 'one']);
+  });
+
   it('the token is asked for with each join and before it expires', async () => {
     let fetched = 0;
     // Issued by a clock that is a day behind: only its lifetime of 100 s counts.
