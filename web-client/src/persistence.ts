@@ -235,11 +235,25 @@ export class LocalCopy {
     this.incomplete = true;
     this.pending = [];
     if (this.closed) return;
-    this.retry = setTimeout(() => {
-      this.retry = undefined;
-      this.write();
-    }, RETRY_DELAY);
+    this.retry = setTimeout(() => void this.reopen(), RETRY_DELAY);
     if (!known) this.ports.failed(failure('the local copy cannot be written', error));
+  }
+
+  /** Tries again on a new connection: a browser may have closed the one that there was. */
+  private async reopen(): Promise<void> {
+    this.db?.close();
+    try {
+      this.db = await open(this.name);
+    } catch (error) {
+      if (!this.closed) this.writeFailed(error);
+      return;
+    }
+    this.retry = undefined;
+    if (this.closed) return this.db.close();
+    // Perhaps somebody has deleted what was there.
+    this.rows = [];
+    this.epochChanged = this.epoch !== undefined;
+    this.write();
   }
 
   /** Writes; of several tabs only one at a time makes one row of many. */

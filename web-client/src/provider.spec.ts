@@ -600,6 +600,9 @@ describe('pitfalls', () => {
     expect(transport.sessions).toHaveLength(1);
     transport.session.joined(new Y.Doc());
     await settle();
+    provider.connect();
+    await settle();
+    expect(transport.sessions).toHaveLength(1);
     provider.destroy();
     provider.destroy();
     await settle(60_000);

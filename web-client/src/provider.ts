@@ -3,17 +3,18 @@ import { ObservableV2 } from 'lib0/observable';
 import { Awareness } from 'y-protocols/awareness';
 import * as Y from 'yjs';
 import { AwarenessLink } from './awareness.js';
-import { CowriteError, type Reason, guard, report } from './errors.js';
+import { CowriteError, type Reason, guard } from './errors.js';
 import { Access, type Joined } from './gen/cowrite/v1/collaboration_pb.js';
 import type { CowriteEvents, CowriteOptions } from './options.js';
 import { LeaveWarning, isVisible, watchPage } from './page.js';
 import { LocalCopy, localCopyName } from './persistence.js';
+import { applyRemote, difference, hasMore, restore } from './replica.js';
 import { GRACE, type SaveState, saveState } from './save-state.js';
 import { type DocumentAccess, KEEPALIVE_BYTES, Session, milliseconds } from './session.js';
 import { ConnectionState, type Effect, SLEEP_GAP, type Status } from './state.js';
 import { refreshDelay, tokenText } from './token.js';
 import { type Transport, type UpFrame, grpcWebTransport } from './transport.js';
-import { type Refusal, type State, Unconfirmed } from './unconfirmed.js';
+import { type Refusal, Unconfirmed } from './unconfirmed.js';
 
 const PROTOCOL_VERSION = 1;
 /** Where a server does not say, it pings this often, in milliseconds. */
@@ -245,19 +246,8 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
 
   private readonly onDestroy = (): void => this.destroy();
 
-  /** Applies what the server sent. Returns whether the copy is complete. */
   private apply(update: Uint8Array): boolean {
-    try {
-      Y.applyUpdate(this.doc, update, this);
-    } catch (error) {
-      if (!isUpdate(update)) {
-        throw new CowriteError('protocol', 'an update that cannot be applied', { cause: error });
-      }
-      // Something that observes the document threw it, after the update was applied.
-      report(error);
-    }
-    const { pendingStructs, pendingDs } = this.doc.store;
-    return pendingStructs === null && pendingDs === null;
+    return applyRemote(this.doc, update, this);
   }
 
   // The local copy.
@@ -278,12 +268,15 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
       ({ updates, epoch, unsaved }) => {
         if (this.destroyed) return;
         if (epoch !== undefined) this.epochBytes = new Uint8Array(epoch);
-        this.restore(updates, copy);
+        const broken = restore(this.doc, updates, copy);
+        // What the document had before it was given to this provider.
         const early = this.unconfirmed.edits > 0;
         if (unsaved) this.unconfirmed.unknown(now());
-        copy.start(unsaved ? this.unconfirmed.lastEdit : 0);
-        // What the document had before it was given to this provider.
         if (early) copy.appendAll(this.unconfirmed.lastEdit);
+        copy.start(unsaved ? this.unconfirmed.lastEdit : 0);
+        if (broken === undefined) return;
+        const message = 'a part of the local copy cannot be read';
+        this.failed(new CowriteError('persistence', message, { cause: broken }));
       },
       (error: CowriteError) => {
         this.localCopy = undefined;
@@ -294,23 +287,6 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
       if (this.destroyed) return;
       this.run(this.connection.release(now()));
     });
-  }
-
-  private restore(updates: readonly Uint8Array[], copy: LocalCopy): void {
-    let failure: unknown;
-    const apply = () => {
-      for (const update of updates) {
-        try {
-          Y.applyUpdate(this.doc, update, copy);
-        } catch (error) {
-          failure = error;
-        }
-      }
-    };
-    guard(() => Y.transact(this.doc, apply, copy, false));
-    if (failure === undefined) return;
-    const message = 'a part of the local copy cannot be read';
-    this.failed(new CowriteError('persistence', message, { cause: failure }));
   }
 
   private failed(error: CowriteError): void {
@@ -652,35 +628,4 @@ function now(): number {
 
 function hex(bytes: Uint8Array): string {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
-}
-
-/** Everything that `doc` has and `since` has not, without what hangs in the air. */
-function difference(doc: Y.Doc, since: State): Uint8Array {
-  const encoded = since instanceof Uint8Array ? since : Y.encodeStateVector(new Map(since));
-  const { pendingStructs, pendingDs } = doc.store;
-  doc.store.pendingStructs = doc.store.pendingDs = null;
-  try {
-    return Y.encodeStateAsUpdate(doc, encoded);
-  } finally {
-    doc.store.pendingStructs = pendingStructs;
-    doc.store.pendingDs = pendingDs;
-  }
-}
-
-function isUpdate(bytes: Uint8Array): boolean {
-  try {
-    Y.decodeUpdate(bytes);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/** `doc` has content that the state vector does not cover. Deletions do not show in either. */
-function hasMore(doc: Y.Doc, stateVector: Uint8Array): boolean {
-  const known = Y.decodeStateVector(stateVector);
-  for (const [client, clock] of Y.decodeStateVector(Y.encodeStateVector(doc))) {
-    if (clock > (known.get(client) ?? 0)) return true;
-  }
-  return false;
 }
