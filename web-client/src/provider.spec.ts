@@ -592,6 +592,18 @@ describe('pitfalls', () => {
     expect([transport.sessions.length, provider.status]).toEqual([2, 'disconnected']);
   });
 
+  it('pitfall 14: an edit under way when the right to write was taken is no fault, twice is', async () => {
+    const provider = await synced();
+    transport.session.end(status(Code.PermissionDenied, 'WRITE_DENIED'));
+    await settle(300);
+    transport.session.joined(new Y.Doc());
+    await settle();
+    expect([transport.sessions.length, provider.status]).toEqual([2, 'connected']);
+    transport.session.end(status(Code.PermissionDenied, 'WRITE_DENIED'));
+    await settle(60_000);
+    expect([transport.sessions.length, provider.status]).toEqual([2, 'disconnected']);
+  });
+
   it('pitfall 15: connect twice and destroy once is one session and no more', async () => {
     const provider = open();
     provider.connect();

@@ -56,6 +56,8 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
   private hidden = false;
   private forked = false;
   private destroyed = false;
+  /** The last session ended because an edit was not allowed. */
+  private denied = false;
   private lastError: CowriteError | undefined;
   /** Whether a session that resumes has to be looked at. */
   private resumed = false;
@@ -337,7 +339,8 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
         },
         updated: (update, sequence) => this.updated(update, sequence),
         acknowledged: (id, sequence) => {
-          this.unconfirmed.acknowledged(id, now());
+          this.unconfirmed.acknowledged(id);
+          this.denied = false;
           // It says that everything of others was sent; while a difference is coming in parts, not
           // that it was applied.
           if (this.shownSynced) this.reached(sequence);
@@ -349,6 +352,7 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
         heard: () => this.connection.heard(now()),
         answered: () => {
           this.connection.answered(now());
+          this.unconfirmed.accepted(now());
           this.refresh();
         },
         ended: (error) => this.ended(error),
@@ -374,14 +378,10 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
     const limit = (bytes: bigint | undefined) => Number(bytes ?? 0n) || Infinity;
     const time = now();
     if (hasMore(this.doc, joined.stateVector)) this.unconfirmed.unknown(time);
-    this.unconfirmed.sessionBegan(
-      joined.stateVector,
-      {
-        updateBytesMax: limit(joined.limits?.updateBytesMax),
-        messageBytesMax: limit(joined.limits?.messageBytesMax),
-      },
-      time,
-    );
+    this.unconfirmed.sessionBegan(joined.stateVector, {
+      updateBytesMax: limit(joined.limits?.updateBytesMax),
+      messageBytesMax: limit(joined.limits?.messageBytesMax),
+    });
     this.link?.sessionBegan(limit(joined.limits?.awarenessBytesMax));
     const interval = milliseconds(joined.heartbeatInterval) ?? HEARTBEAT_INTERVAL;
     this.run(this.connection.opened(time, interval));
@@ -424,14 +424,19 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
   private ended(error: CowriteError): void {
     const wasOpen = this.connection.isOpen;
     this.endSession();
-    // A token may have expired under a session that slept: a fresh one is worth another try.
-    const expired =
-      wasOpen && error.reason === 'UNAUTHENTICATED' && typeof this.options.token === 'function';
-    const cause = expired
-      ? new CowriteError('lost', error.message, { reason: error.reason, cause: error })
-      : error;
+    const cause = wasOpen && this.isWorthReturning(error) ? asLost(error) : error;
     if (cause.code === 'epoch') this.fork();
     this.run(this.connection.ended(cause, now()));
+  }
+
+  /** What ended a session that was open, and would be final for one that was never had. */
+  private isWorthReturning({ reason }: CowriteError): boolean {
+    // A token may have expired under a session that slept: the next one is a fresh one.
+    if (reason === 'UNAUTHENTICATED') return typeof this.options.token === 'function';
+    // An edit may have been under way when the right to write was taken. Not twice in a row.
+    const again = this.denied;
+    this.denied = reason === 'WRITE_DENIED';
+    return this.denied && !again;
   }
 
   private endSession(): void {
@@ -628,4 +633,9 @@ function now(): number {
 
 function hex(bytes: Uint8Array): string {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+function asLost(error: CowriteError): CowriteError {
+  const { reason, retryAfter } = error;
+  return new CowriteError('lost', error.message, { reason, retryAfter, cause: error });
 }
