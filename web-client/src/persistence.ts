@@ -154,9 +154,10 @@ export class LocalCopy {
 
   /**
    * Gives the copy a name of its own, because the document has another history now, and makes room
-   * for that. Returns the name. Later edits are kept there.
+   * for that. `all` is everything, up to local edit `edit`. Returns the name. Later edits are kept
+   * there.
    */
-  fork(epoch: string, all: Uint8Array): string {
+  fork(epoch: string, all: Uint8Array, edit: number): string {
     const main = this.db;
     const history = this.epoch;
     const name = `${this.name}${KEPT}${epoch.slice(0, 8)}-${Date.now().toString(36)}`;
@@ -166,7 +167,8 @@ export class LocalCopy {
     this.started = false;
     this.adopted.clear();
     this.pending = [all];
-    this.pendingEdit = this.last;
+    this.pendingEdit = this.last = edit;
+    this.cleared = false;
     this.epochChanged = true;
     this.incomplete = false;
     this.kept = 0;

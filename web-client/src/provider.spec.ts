@@ -339,6 +339,8 @@ describe('pitfalls', () => {
     expect(session.published).toEqual([]);
     expect(forks).toMatchObject([{ epoch: '07'.repeat(16), kept: undefined }]);
     expect(closed.at(-1)).toMatchObject({ reason: 'EPOCH_MISMATCH', permanent: true });
+    expect(provider.state).toBe('not-saved');
+    await expect(provider.whenSaved()).rejects.toMatchObject({ code: 'epoch' });
     provider.connect();
     await settle(60_000);
     expect(transport.sessions).toHaveLength(2);
@@ -634,6 +636,15 @@ describe('pitfalls', () => {
     await settle(60_000);
     expect(transport.sessions.every((session, i) => i === 0 || session.aborted)).toBe(true);
     expect(provider.status).toBe('disconnected');
+  });
+
+  it('pitfall 15: an application that disconnects when a probe fails gets no session', async () => {
+    const provider = await synced({ awareness: null });
+    provider.on('closed', () => provider.disconnect());
+    transport.session.answering = false;
+    vi.setSystemTime(Date.now() + 3_600_000);
+    await settle(60_000);
+    expect([transport.sessions.length, provider.status]).toEqual([1, 'disconnected']);
   });
 
   it('pitfall 16: a stream that brings nothing is given up, and the likely cause named', async () => {

@@ -62,6 +62,8 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
   /** Whether a session that resumes has to be looked at. */
   private resumed = false;
   private readonly waiters = new Set<() => void>();
+  private readonly effects: Effect[] = [];
+  private running = false;
 
   private shownStatus: Status = 'disconnected';
   private shownSynced = false;
@@ -299,8 +301,6 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
   // The session.
 
   private async open(): Promise<void> {
-    // An application may have asked for something else when it was told of what led here.
-    if (!this.connection.isOpening) return;
     const attempt = ++this.attempt;
     let token: string;
     try {
@@ -454,8 +454,9 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
     const epoch = this.epoch;
     const update = Y.encodeStateAsUpdate(this.doc);
     // The copy belongs to its own history for ever; edits in it are no longer for this document.
-    const copy = this.localCopy;
-    const kept = copy?.fork(epoch, update);
+    // And none of it is on the server any more.
+    this.unconfirmed.unknown(now());
+    const kept = this.localCopy?.fork(epoch, update, this.unconfirmed.lastEdit);
     this.emit('fork', [{ epoch, kept, update }]);
   }
 
@@ -477,33 +478,45 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
 
   // Decisions and their effects.
 
+  /** Carries out effects in the order of the decisions, also when an application decides meanwhile. */
   private run(effects: readonly Effect[]): void {
-    for (const effect of effects) {
-      switch (effect.kind) {
-        case 'open':
-          void this.open();
-          break;
-        case 'abort':
-          this.letGo(effect.leave, false);
-          break;
-        case 'probe':
-          this.session?.probe();
-          break;
-        case 'status':
-          this.shownStatus = effect.status;
-          this.emit('status', [{ status: effect.status }]);
-          break;
-        case 'closed': {
-          const { error, permanent, retryAfter } = effect;
-          this.lastError = error;
-          const closed = { reason: error.reason, message: error.message, permanent };
-          this.refresh();
-          this.emit('closed', [retryAfter === undefined ? closed : { ...closed, retryAfter }]);
-          break;
-        }
+    this.effects.push(...effects);
+    if (this.running) return;
+    this.running = true;
+    try {
+      for (let next = this.effects.shift(); next !== undefined; next = this.effects.shift()) {
+        this.carryOut(next);
       }
+    } finally {
+      this.running = false;
     }
     this.refresh();
+  }
+
+  private carryOut(effect: Effect): void {
+    switch (effect.kind) {
+      case 'open':
+        void this.open();
+        break;
+      case 'abort':
+        this.letGo(effect.leave, false);
+        break;
+      case 'probe':
+        this.session?.probe();
+        break;
+      case 'status':
+        this.shownStatus = effect.status;
+        this.emit('status', [{ status: effect.status }]);
+        break;
+      case 'closed': {
+        const { error, permanent, retryAfter } = effect;
+        this.lastError = error;
+        this.refresh();
+        const closed = { reason: error.reason, message: error.message, permanent };
+        this.emit('closed', [retryAfter === undefined ? closed : { ...closed, retryAfter }]);
+        break;
+      }
+    }
   }
 
   private letGo(leave: boolean, unloading: boolean): void {
