@@ -3,7 +3,7 @@ import { ObservableV2 } from 'lib0/observable';
 import { Awareness } from 'y-protocols/awareness';
 import * as Y from 'yjs';
 import { AwarenessLink } from './awareness.js';
-import { CowriteError, type Reason } from './errors.js';
+import { CowriteError, type Reason, guard, report } from './errors.js';
 import { Access, type Joined } from './gen/cowrite/v1/collaboration_pb.js';
 import type { CowriteEvents, CowriteOptions } from './options.js';
 import { LeaveWarning, isVisible, watchPage } from './page.js';
@@ -168,7 +168,7 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
     this.doc.off('update', this.onUpdate);
     this.doc.off('destroy', this.onDestroy);
     this.link?.destroy();
-    if (this.ownAwareness) this.awareness?.destroy();
+    if (this.ownAwareness) guard(() => this.awareness?.destroy());
     this.unwatch();
     this.warning.set(false);
     clearTimeout(this.timer);
@@ -215,6 +215,14 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
     for (const check of [...this.waiters]) check();
   }
 
+  /** What an application throws when it is told of something stops nothing here. */
+  override emit<Name extends keyof CowriteEvents & string>(
+    name: Name,
+    args: Parameters<CowriteEvents[Name]>,
+  ): void {
+    guard(() => super.emit(name, args));
+  }
+
   // The document.
 
   private readonly onUpdate = (
@@ -242,7 +250,11 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
     try {
       Y.applyUpdate(this.doc, update, this);
     } catch (error) {
-      throw new CowriteError('protocol', 'an update that cannot be applied', { cause: error });
+      if (!isUpdate(update)) {
+        throw new CowriteError('protocol', 'an update that cannot be applied', { cause: error });
+      }
+      // Something that observes the document threw it, after the update was applied.
+      report(error);
     }
     const { pendingStructs, pendingDs } = this.doc.store;
     return pendingStructs === null && pendingDs === null;
@@ -266,14 +278,7 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
       ({ updates, epoch, unsaved }) => {
         if (this.destroyed) return;
         if (epoch !== undefined) this.epochBytes = new Uint8Array(epoch);
-        if (updates.length > 0) {
-          Y.transact(
-            this.doc,
-            () => updates.forEach((update) => Y.applyUpdate(this.doc, update, copy)),
-            copy,
-            false,
-          );
-        }
+        this.restore(updates, copy);
         const early = this.unconfirmed.edits > 0;
         if (unsaved) this.unconfirmed.unknown(now());
         copy.start(unsaved ? this.unconfirmed.lastEdit : 0);
@@ -289,6 +294,23 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
       if (this.destroyed) return;
       this.run(this.connection.release(now()));
     });
+  }
+
+  private restore(updates: readonly Uint8Array[], copy: LocalCopy): void {
+    let failure: unknown;
+    const apply = () => {
+      for (const update of updates) {
+        try {
+          Y.applyUpdate(this.doc, update, copy);
+        } catch (error) {
+          failure = error;
+        }
+      }
+    };
+    guard(() => Y.transact(this.doc, apply, copy, false));
+    if (failure === undefined) return;
+    const message = 'a part of the local copy cannot be read';
+    this.failed(new CowriteError('persistence', message, { cause: failure }));
   }
 
   private failed(error: CowriteError): void {
@@ -642,6 +664,15 @@ function difference(doc: Y.Doc, since: State): Uint8Array {
   } finally {
     doc.store.pendingStructs = pendingStructs;
     doc.store.pendingDs = pendingDs;
+  }
+}
+
+function isUpdate(bytes: Uint8Array): boolean {
+  try {
+    Y.decodeUpdate(bytes);
+    return true;
+  } catch {
+    return false;
   }
 }
 
