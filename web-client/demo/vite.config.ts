@@ -3,7 +3,7 @@ import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { gzip } from 'node:zlib';
+import { gzip, gzipSync } from 'node:zlib';
 
 import { defineConfig, type Plugin } from 'vite';
 
@@ -34,6 +34,42 @@ function gzipSiblings(): Plugin {
   };
 }
 
+/** What the text page may load at the most, compressed, in bytes. */
+const TEXT_PAGE_BYTES_MAX = 250 * 1024;
+
+/** Says how much script each page loads, and fails the build when the text page loads too much. */
+function pageBudget(): Plugin {
+  const pages = {
+    list: ['list-page'],
+    text: ['document-page', 'text-editor'],
+    rich: ['document-page', 'rich-editor'],
+  };
+  return {
+    name: 'page-budget',
+    apply: 'build',
+    generateBundle(_options, bundle) {
+      const chunks = Object.values(bundle).filter((part) => part.type === 'chunk');
+      const load = (file: string, loaded: Set<string>) => {
+        const chunk = chunks.find(({ fileName }) => fileName === file);
+        if (!chunk || loaded.has(file)) return;
+        loaded.add(file);
+        for (const other of chunk.imports) load(other, loaded);
+      };
+      for (const [page, names] of Object.entries(pages)) {
+        const loaded = new Set<string>();
+        for (const { fileName, isEntry, name } of chunks) {
+          if (isEntry || names.includes(name)) load(fileName, loaded);
+        }
+        const codes = chunks.filter(({ fileName }) => loaded.has(fileName)).map(({ code }) => code);
+        const bytes = codes.reduce((sum, code) => sum + gzipSync(code, { level: 9 }).length, 0);
+        this.info(`the ${page} page loads ${(bytes / 1024).toFixed(1)} KiB of script, compressed`);
+        if (page === 'text' && bytes > TEXT_PAGE_BYTES_MAX)
+          this.error('the text page has grown too large');
+      }
+    },
+  };
+}
+
 /** Holds the first paint until the script ran, so that a chosen theme does not flash. */
 function renderBlockingEntry(): Plugin {
   return {
@@ -48,7 +84,7 @@ function renderBlockingEntry(): Plugin {
 }
 
 export default defineConfig({
-  plugins: [renderBlockingEntry(), gzipSiblings()],
+  plugins: [renderBlockingEntry(), pageBudget(), gzipSiblings()],
   resolve: {
     alias: { 'cowrite-client': client },
     // The library is imported as source and has its own node_modules: two copies of these would not

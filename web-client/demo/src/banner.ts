@@ -167,28 +167,15 @@ export function banner(
         h('strong', { text: notice.title }),
         h('span', { text: notice.text }),
       ),
-      h(
-        'div',
-        { class: 'banner-actions' },
-        ...(notice.actions?.() ?? []),
-        notice.dismissable &&
-          h(
-            'button',
-            {
-              class: 'icon-button',
-              type: 'button',
-              'aria-label': 'Close this notice',
-              title: 'Close',
-              on: {
-                click: () => {
-                  dismissed = notice.key;
-                  refresh();
-                },
-              },
-            },
-            icon('close'),
-          ),
-      ),
+      h('div', { class: 'banner-actions' }, ...(notice.actions?.() ?? [])),
+      ...(notice.dismissable
+        ? [
+            closeButton(() => {
+              dismissed = notice.key;
+              refresh();
+            }),
+          ]
+        : []),
     );
   };
   const timer = setTimeout(() => {
@@ -203,4 +190,18 @@ export function banner(
   void lookForKept();
   cleanups.push(session.onChange(refresh), () => clearTimeout(timer));
   return element;
+}
+
+function closeButton(close: () => void): HTMLElement {
+  return h(
+    'button',
+    {
+      class: 'icon-button banner-close',
+      type: 'button',
+      'aria-label': 'Close this notice',
+      title: 'Close',
+      on: { click: close },
+    },
+    icon('close'),
+  );
 }

@@ -2,6 +2,9 @@
 import type { Awareness } from 'y-protocols/awareness';
 import type { Doc } from 'yjs';
 
+/** How long what arrived is marked, in milliseconds: as long as the animation in the style sheet. */
+export const ARRIVAL_MS = 3500;
+
 export interface EditorOptions {
   readonly doc: Doc;
   readonly awareness: Awareness;

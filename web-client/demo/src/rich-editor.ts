@@ -9,6 +9,7 @@ import { caretElement, followCarets } from './caret.ts';
 import { CheckedAwareness, type CheckedState } from './checked-awareness.ts';
 import { countWords, type Editor, type EditorOptions } from './editor.ts';
 import { awarenessUser, me } from './person.ts';
+import { richArrivals } from './rich-arrivals.ts';
 import { toolbar } from './toolbar.ts';
 
 export function mountEditor({
@@ -20,6 +21,7 @@ export function mountEditor({
 }: EditorOptions): Editor {
   let contentListener = () => {};
   const checked = new CheckedAwareness(awareness);
+  const arrived = richArrivals();
   const editor = new Tiptap({
     element: host,
     // Its style element is replaced by our style sheet.
@@ -29,6 +31,8 @@ export function mountEditor({
         'aria-label': 'Document text',
         'aria-multiline': 'true',
         role: 'textbox',
+        // Focusable also when it is only read.
+        tabindex: '0',
         'data-testid': 'editor',
         spellcheck: 'true',
       },
@@ -39,6 +43,7 @@ export function mountEditor({
       StarterKit.configure({ undoRedo: false, trailingNode: false, link: { openOnClick: false } }),
       Placeholder.configure({ placeholder }),
       Collaboration.configure({ document: doc }),
+      arrived.extension,
       CollaborationCaret.configure({
         provider: { awareness: checked },
         user: awarenessUser(me()),
@@ -154,7 +159,7 @@ export function mountEditor({
       editor.setEditable(value, false);
       tools.refresh();
     },
-    setMarking: () => {},
+    setMarking: (marking) => arrived.setMarking(editor.view, marking),
     words: () => countWords(editor.getText({ blockSeparator: '\n' })),
     onContent: (listener) => {
       contentListener = listener;

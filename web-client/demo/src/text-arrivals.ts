@@ -3,17 +3,16 @@ import { StateEffect, StateField } from '@codemirror/state';
 import { Decoration, type DecorationSet, EditorView } from '@codemirror/view';
 import { ySyncAnnotation } from 'y-codemirror.next';
 
-/** As long as the animation in the style sheet. */
-const SHOWN_MS = 3500;
+import { ARRIVAL_MS } from './editor.ts';
 
 const clear = StateEffect.define<null>();
 
-export interface Arrivals {
+export interface TextArrivals {
   readonly extension: ReturnType<typeof StateField.define<DecorationSet>>;
   readonly setMarking: (view: EditorView, marking: boolean) => void;
 }
 
-export function arrivals(): Arrivals {
+export function textArrivals(): TextArrivals {
   let marking = false;
   let timer: ReturnType<typeof setTimeout> | undefined;
   const extension = StateField.define<DecorationSet>({
@@ -36,7 +35,10 @@ export function arrivals(): Arrivals {
     setMarking: (view, value) => {
       marking = value;
       clearTimeout(timer);
-      if (!value) timer = setTimeout(() => view.dispatch({ effects: clear.of(null) }), SHOWN_MS);
+      if (value) return;
+      timer = setTimeout(() => {
+        if (view.dom.isConnected) view.dispatch({ effects: clear.of(null) });
+      }, ARRIVAL_MS);
     },
   };
 }

@@ -17,11 +17,18 @@ import * as Y from 'yjs';
 import { followCarets } from './caret.ts';
 import { CheckedAwareness } from './checked-awareness.ts';
 import { countWords, type Editor, type EditorOptions } from './editor.ts';
-import { arrivals } from './text-arrivals.ts';
+import { textArrivals } from './text-arrivals.ts';
 import { textCarets } from './text-carets.ts';
 import { toolbar } from './toolbar.ts';
 
 const ROOT = 'content';
+
+/** Still focusable, so that it can be read and copied with the keyboard. */
+const READ_ONLY = [
+  EditorState.readOnly.of(true),
+  EditorView.editable.of(false),
+  EditorView.contentAttributes.of({ tabindex: '0' }),
+];
 
 /** The parser alone: the package for Markdown would bring those for HTML, CSS and JavaScript. */
 const markdown = new Language(defineLanguageFacet(), parser.configure(GFM), [], 'markdown');
@@ -128,7 +135,7 @@ export function mountEditor({
   const checked = new CheckedAwareness(awareness);
   const undoManager = new Y.UndoManager(text);
   const editable = new Compartment();
-  const arrived = arrivals();
+  const arrived = textArrivals();
   let contentListener = () => {};
 
   const bold = (view: EditorView) => (wrap(view, '**'), true);
@@ -225,8 +232,7 @@ export function mountEditor({
   return {
     setEditable: (value) => {
       if (value !== view.state.readOnly) return;
-      // Still focusable, so that it can be read and copied with the keyboard.
-      view.dispatch({ effects: editable.reconfigure(value ? [] : EditorState.readOnly.of(true)) });
+      view.dispatch({ effects: editable.reconfigure(value ? [] : READ_ONLY) });
       tools.refresh();
     },
     setMarking: (marking) => arrived.setMarking(view, marking),
