@@ -41,8 +41,12 @@ export class Raw {
   }
 
   /** Opens one. Rejects when the handshake is refused. */
-  static async open(url: string, options: { readonly protocols?: string[] } = {}): Promise<Raw> {
-    const socket = new WebSocket(url, options.protocols ?? [])
+  static async open(
+    url: string,
+    options: { readonly protocols?: string[]; readonly origin?: string } = {},
+  ): Promise<Raw> {
+    const { protocols = [], ...rest } = options
+    const socket = new WebSocket(url, protocols, rest)
     const raw = new Raw(socket)
     await within(
       `a WebSocket to ${url}`,
@@ -62,6 +66,14 @@ export class Raw {
   /** Sends a binary frame. */
   send(data: Uint8Array | string): void {
     this.#socket.send(typeof data === 'string' ? bytes(data) : data)
+  }
+
+  /** Sends a message as several WebSocket frames. */
+  sendInPieces(data: Uint8Array, pieces: number): void {
+    const size = Math.ceil(data.length / pieces)
+    for (let at = 0; at < data.length; at += size) {
+      this.#socket.send(data.subarray(at, at + size), { binary: true, fin: at + size >= data.length })
+    }
   }
 
   /** Sends a text frame. */

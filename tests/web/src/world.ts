@@ -19,7 +19,7 @@ import {
 import { Raw } from './raw.ts'
 import { type Door, Server, type Settings } from './server.ts'
 import { Issuer } from './token.ts'
-import { until } from './wait.ts'
+import { type Soon, until } from './wait.ts'
 
 /** The socket class of Node. */
 export const Socket = WebSocket as unknown as SocketClass
@@ -135,6 +135,11 @@ export interface SharedSocket {
   readonly watch: Watch
 }
 
+/** Somebody with a text. */
+export interface Reader {
+  readonly text: () => Soon<string>
+}
+
 /** `test` with a world. */
 export const test = plain.extend<{ world: World }>({
   // biome-ignore lint/correctness/noEmptyPattern: vitest reads the names of fixtures from a pattern
@@ -166,7 +171,7 @@ export async function offline(one: Anyone): Promise<void> {
 }
 
 /** Waits until everybody has the same text, which is this one when given. Returns it. */
-export async function converged(all: readonly Anyone[], expected?: string): Promise<string> {
+export async function converged(all: readonly Reader[], expected?: string): Promise<string> {
   const texts = (): Promise<string[]> => Promise.all(all.map(async (one) => one.text()))
   await until(
     async () => `everybody to have ${JSON.stringify(expected ?? 'the same')}; they have ${JSON.stringify(await texts())}`,
@@ -179,7 +184,11 @@ export async function converged(all: readonly Anyone[], expected?: string): Prom
 }
 
 /** Waits until everybody sees these names at cursors. */
-export async function sees(all: readonly Anyone[], names: readonly string[], patienceMs?: number): Promise<void> {
+export async function sees(
+  all: readonly { readonly users: () => Soon<string[]> }[],
+  names: readonly string[],
+  patienceMs?: number,
+): Promise<void> {
   const wanted = JSON.stringify([...names].sort())
   const seen = (): Promise<string[][]> => Promise.all(all.map(async (one) => one.users()))
   await until(
