@@ -109,6 +109,11 @@ export class World {
     return raw;
   }
 
+  /** Something else that is to be ended. */
+  defer(end: End): void {
+    this.#ends.push(end);
+  }
+
   /** What everything said, for a test that failed. */
   async tell(test: string): Promise<void> {
     for (const log of this.#logs) console.error(log());

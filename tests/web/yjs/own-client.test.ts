@@ -18,9 +18,10 @@ interface Own {
   readonly leave: () => Promise<void>;
 }
 
-async function own(door: Door, document: string, user: string): Promise<Own> {
+async function own(world: World, door: Door, document: string, user: string): Promise<Own> {
   const doc = new Y.Doc();
   const provider = new CowriteProvider(doc, { url: door.http, document, persistence: false });
+  world.defer(() => provider.destroy());
   provider.awareness?.setLocalState({ user: { name: user } });
   const root = doc.getText('content');
   await until('our client to be synced', () => provider.synced);
@@ -45,7 +46,7 @@ describe.each(Object.entries(ways))('%s', (_, open) => {
   test('our client and all providers converge and see each other', async ({ world }) => {
     const door = await open(world);
     const document = 'mixed';
-    const ours = await own(door, document, 'ours');
+    const ours = await own(world, door, document, 'ours');
     const all = await Promise.all(
       KINDS.map((kind) => world.join(door, { kind, document, user: kind })),
     );
