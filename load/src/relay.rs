@@ -14,6 +14,8 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::door::{Door, Entrance};
+
 type Responses = mpsc::Sender<Result<EditResponse, Status>>;
 
 /// A running relay; ends when it is dropped.
@@ -45,6 +47,12 @@ impl Relay {
                 .expect("serves");
         });
         Self { url: format!("http://{address}"), _serving: serving }
+    }
+}
+
+impl Relay {
+    pub(crate) fn entrance(&self) -> Entrance {
+        Entrance { url: self.url.clone(), door: Door::Grpc }
     }
 }
 
