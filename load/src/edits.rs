@@ -357,10 +357,12 @@ impl EditsReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::Relay;
+    use crate::{door::Door, relay::Relay};
 
-    async fn report(pace: Pace, lose_every: Option<u64>) -> EditsReport {
-        let relay = Relay::start(lose_every).await;
+    const DOORS: [Door; 4] = [Door::Grpc, Door::GrpcWeb, Door::YWebsocket, Door::Hocuspocus];
+
+    async fn report(door: Door, pace: Pace, lose_every: Option<u64>) -> EditsReport {
+        let relay = Relay::start(door, lose_every).await;
         let edits = Edits {
             documents: 2,
             sessions_per_document: 4,
@@ -371,28 +373,36 @@ mod tests {
             duration: Duration::from_millis(500),
             seed: 7,
         };
-        run(&edits, 0, &relay.entrance(), None, &Progress::new()).await.expect("runs")
+        run(&edits, 0, relay.entrance(), None, &Progress::new()).await.expect("runs")
     }
 
     #[tokio::test]
     async fn every_edit_counts_once_for_each_other_session() {
-        let report = report(Pace::EditsPerSecond(100.0), None).await;
-        assert!(report.offered > 0, "{report:?}");
-        assert_eq!(report.deliveries, report.offered * 3, "{report:?}");
-        assert_eq!((report.delivery.count, report.ack.count), (report.deliveries, report.offered));
-        assert!(!report.failed());
+        for door in DOORS {
+            let report = report(door, Pace::EditsPerSecond(100.0), None).await;
+            assert!(report.offered > 0, "{door:?} {report:?}");
+            assert_eq!(report.deliveries, report.offered * 3, "{door:?} {report:?}");
+            let acknowledged = if door.acknowledges() { report.offered } else { 0 };
+            let counted = (report.delivery.count, report.ack.count);
+            assert_eq!(counted, (report.deliveries, acknowledged), "{door:?}");
+            assert!(!report.failed(), "{door:?} {report:?}");
+        }
     }
 
     #[tokio::test]
-    async fn a_window_of_edits_goes_on_with_the_acknowledgements() {
-        let report = report(Pace::InFlight(2), None).await;
-        assert!(report.offered > 4 * 2, "{report:?}");
-        assert!(!report.failed());
+    async fn a_window_of_edits_goes_on_with_what_comes_back() {
+        for door in DOORS {
+            let report = report(door, Pace::InFlight(2), None).await;
+            assert!(report.offered > 4 * 2, "{door:?} {report:?}");
+            assert!(!report.failed(), "{door:?} {report:?}");
+        }
     }
 
     #[tokio::test]
     async fn an_update_that_a_session_did_not_get_is_found() {
-        let report = report(Pace::EditsPerSecond(100.0), Some(10)).await;
-        assert!(report.lost > 0 && report.failed(), "{report:?}");
+        for door in [Door::Grpc, Door::YWebsocket] {
+            let report = report(door, Pace::EditsPerSecond(100.0), Some(10)).await;
+            assert!(report.lost > 0 && report.failed(), "{door:?} {report:?}");
+        }
     }
 }

@@ -182,3 +182,35 @@ impl Pipeline {
         self.failure.lock().take().unwrap_or(SessionError::Ended).on(&self.document)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cowrite_client::JoinOptions;
+
+    use super::*;
+    use crate::{door::Door, relay::Relay, sessions, update::append};
+
+    #[tokio::test]
+    async fn more_than_a_window_is_acknowledged_at_every_door() {
+        for door in [Door::Grpc, Door::GrpcWeb, Door::YWebsocket, Door::Hocuspocus] {
+            let relay = Relay::start(door, None).await;
+            let session = sessions::open(relay.entrance(), JoinOptions::new("d")).await;
+            let mut pipeline = Pipeline::new("d", session.expect("opens"), |_| {});
+            let edits = WINDOW as u32 * 2 + 1;
+            for edit in 0..edits {
+                pipeline.send(append(5, edit, "e", 1)).await.expect("sends");
+            }
+            pipeline.flush().await.expect("is acknowledged");
+            assert_eq!(*pipeline.acknowledged.borrow(), u64::from(edits), "{door:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_a_state_vector() {
+        let known = Known::default();
+        for update in [append(7, 0, "e", 2), append(1, 300, "e", 1), append(7, 0, "e", 1)] {
+            known.add(&update).expect("an update");
+        }
+        assert_eq!(known.state_vector(), [2, 1, 0xad, 2, 7, 2]);
+    }
+}

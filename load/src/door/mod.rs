@@ -3,7 +3,7 @@
 
 mod grpc_web;
 mod socket;
-mod wire;
+pub(crate) mod wire;
 
 use std::time::Duration;
 

@@ -144,7 +144,8 @@ impl Framing {
         })
     }
 
-    fn address(&self) -> &[u8] {
+    /// What stands in front of each message.
+    pub(crate) fn address(&self) -> &[u8] {
         match self {
             Self::YWebsocket => &[],
             Self::Hocuspocus { address } => address,
