@@ -227,3 +227,52 @@ impl Entrance {
         Ok((Sender::Grpc(sender), receiver, joined.into()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{task::yield_now, time::Instant};
+
+    use super::*;
+    use crate::{relay::Relay, update::append};
+
+    #[tokio::test]
+    async fn a_session_begins_with_the_state_at_every_door() {
+        for door in [Door::Grpc, Door::GrpcWeb, Door::YWebsocket, Door::Hocuspocus] {
+            let relay = Relay::start(door, None).await;
+            let opened = relay.entrance().open(JoinOptions::new("d")).await;
+            let (_, mut receiver, _) = opened.expect("opens");
+            let first = receiver.next().await.expect("an event");
+            let Event::State { update, .. } = first else { panic!("{door:?}: {first:?}") };
+            assert_eq!(update.as_ref(), [0, 0], "{door:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_arrives_together_over_a_websocket_is_taken_in_parts() {
+        let relay = Relay::start(Door::YWebsocket, None).await;
+        let open = || relay.entrance().open(JoinOptions::new("d"));
+        let (sender, _author, _) = open().await.expect("opens");
+        let (_, mut receiver, _) = open().await.expect("opens");
+        receiver.next().await.expect("the state");
+        let edits = 300;
+        for edit in 0..edits {
+            sender.update(u64::from(edit) + 1, append(5, edit, "e", 1)).await.expect("sends");
+        }
+        sender.flush().await.expect("sends");
+        let limit = Instant::now() + JOIN_TIMEOUT;
+        let (mut taken, mut parts) = (0, 0);
+        while taken < edits && Instant::now() < limit {
+            receiver.next().await.expect("an update");
+            (taken, parts) = (taken + 1, parts + 1);
+            let mut more = 0;
+            while receiver.next_buffered().expect("reads").is_some() {
+                more += 1;
+            }
+            assert!(more <= 64, "{more}");
+            taken += more;
+            yield_now().await;
+        }
+        assert_eq!(taken, edits);
+        assert!(parts >= edits / 65, "{parts}");
+    }
+}
