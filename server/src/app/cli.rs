@@ -20,6 +20,7 @@ use super::{
     config::{ConfigError, Runtime, Sources},
     remote::{Cat, Documents, Type},
     telemetry,
+    token::Token,
 };
 use crate::transport::Tls;
 
@@ -44,6 +45,8 @@ enum Command {
     Type(Type),
     /// List the documents of a server.
     Documents(Documents),
+    /// Make a token for development, from the secret of a configuration; or make a secret.
+    Token(Token),
     /// Say whether a configuration can be used, and show it with all defaults.
     CheckConfig(CheckConfig),
 }
@@ -63,12 +66,15 @@ struct Serve {
     /// Keep documents in memory only: they are gone when the server ends.
     #[arg(long)]
     ephemeral: bool,
+    /// Serve everybody who can connect, also on an address that others than this machine reach.
+    #[arg(long)]
+    insecure: bool,
     #[command(flatten)]
     file: File,
 }
 
 #[derive(Debug, Args)]
-struct File {
+pub(super) struct File {
     /// The configuration file; deploy/cowrite.example.toml shows every key.
     #[arg(long, value_name = "FILE", env = "COWRITE_CONFIG")]
     config: Option<PathBuf>,
@@ -88,6 +94,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Cat(cat) => block_on(cat.run()),
         Command::Type(r#type) => block_on(r#type.run()),
         Command::Documents(documents) => block_on(documents.run()),
+        Command::Token(token) => token.run(),
         Command::CheckConfig(check) => check.run(),
     };
     match done {
@@ -116,7 +123,7 @@ fn complain(error: &dyn Error) {
 type Done = Result<(), Box<dyn Error>>;
 
 impl File {
-    fn load(&self, flags: Vec<(&'static str, Value)>) -> Result<Config, ConfigError> {
+    pub(super) fn load(&self, flags: Vec<(&'static str, Value)>) -> Result<Config, ConfigError> {
         let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
         let environment = env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
         Config::load(Sources { file: self.config.as_deref(), environment, flags })
@@ -147,6 +154,9 @@ impl Serve {
         }
         if self.ephemeral {
             flags.push(("log.kind", text("memory".to_owned())));
+        }
+        if self.insecure {
+            flags.push(("auth.insecure", Value::Boolean(true)));
         }
         let config = self.file.load(flags)?;
         telemetry::start(&config.telemetry);
