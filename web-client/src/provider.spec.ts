@@ -25,6 +25,13 @@ import { create } from '@bufbuild/protobuf';
 import { type ClosedEvent, type CowriteOptions, CowriteProvider, type ForkEvent } from './index.js';
 import type { UpFrame } from './transport.js';
 
+// y-protocols takes hold of Date.now when it is loaded: what it holds has to know of fake time.
+vi.hoisted(() => {
+  const { Date: real } = globalThis;
+  const now = real.now.bind(real);
+  real.now = () => (globalThis.Date === real ? now() : globalThis.Date.now());
+});
+
 let transport: FakeTransport;
 let providers: CowriteProvider[] = [];
 
@@ -339,6 +346,8 @@ describe('pitfalls', () => {
     expect(session.published).toEqual([]);
     expect(forks).toMatchObject([{ epoch: '07'.repeat(16), kept: undefined }]);
     expect(closed.at(-1)).toMatchObject({ reason: 'EPOCH_MISMATCH', permanent: true });
+    expect(provider.state).toBe('not-saved');
+    await expect(provider.whenSaved()).rejects.toMatchObject({ code: 'epoch' });
     provider.connect();
     await settle(60_000);
     expect(transport.sessions).toHaveLength(2);
@@ -466,6 +475,8 @@ describe('pitfalls', () => {
   it('pitfall 11: whoever is gone is not seen, whoever is here stays', async () => {
     const provider = await synced();
     const states = () => [...(provider.awareness?.getStates().keys() ?? [])];
+    const added: number[] = [];
+    provider.awareness?.on('change', (change: { added: number[] }) => added.push(...change.added));
     transport.session.awareness(11, 1_700_000_000n, '{"user":"A"}');
     transport.session.awareness(22, 1_700_000_001n, '{"user":"B"}');
     await settle();
@@ -485,9 +496,14 @@ describe('pitfalls', () => {
     await settle(300);
     transport.session.joined(new Y.Doc());
     // A server that lost its memory counts from the start.
-    transport.session.awareness(22, 1n, '{"user":"B2"}');
+    transport.session.awareness(22, 0n, '{"user":"B2"}');
     await settle();
     expect(provider.awareness?.getStates().get(22)).toEqual({ user: 'B2' });
+    transport.session.awareness(22, 1n, '{"user":"B3"}');
+    transport.session.awareness(22, 0n, '{"user":"late"}');
+    await settle();
+    expect(provider.awareness?.getStates().get(22)).toEqual({ user: 'B3' });
+    expect(added).toEqual([11, 22, 22]);
   });
 
   it('pitfall 11: a state that did not change is not sent again', async () => {
@@ -592,6 +608,18 @@ describe('pitfalls', () => {
     expect([transport.sessions.length, provider.status]).toEqual([2, 'disconnected']);
   });
 
+  it('pitfall 14: an edit under way when the right to write was taken is no fault, twice is', async () => {
+    const provider = await synced();
+    transport.session.end(status(Code.PermissionDenied, 'WRITE_DENIED'));
+    await settle(300);
+    transport.session.joined(new Y.Doc());
+    await settle();
+    expect([transport.sessions.length, provider.status]).toEqual([2, 'connected']);
+    transport.session.end(status(Code.PermissionDenied, 'WRITE_DENIED'));
+    await settle(60_000);
+    expect([transport.sessions.length, provider.status]).toEqual([2, 'disconnected']);
+  });
+
   it('pitfall 15: connect twice and destroy once is one session and no more', async () => {
     const provider = open();
     provider.connect();
@@ -600,6 +628,9 @@ describe('pitfalls', () => {
     expect(transport.sessions).toHaveLength(1);
     transport.session.joined(new Y.Doc());
     await settle();
+    provider.connect();
+    await settle();
+    expect(transport.sessions).toHaveLength(1);
     provider.destroy();
     provider.destroy();
     await settle(60_000);
@@ -619,6 +650,15 @@ describe('pitfalls', () => {
     await settle(60_000);
     expect(transport.sessions.every((session, i) => i === 0 || session.aborted)).toBe(true);
     expect(provider.status).toBe('disconnected');
+  });
+
+  it('pitfall 15: an application that disconnects when a probe fails gets no session', async () => {
+    const provider = await synced({ awareness: null });
+    provider.on('closed', () => provider.disconnect());
+    transport.session.answering = false;
+    vi.setSystemTime(Date.now() + 3_600_000);
+    await settle(60_000);
+    expect([transport.sessions.length, provider.status]).toEqual([1, 'disconnected']);
   });
 
   it('pitfall 16: a stream that brings nothing is given up, and the likely cause named', async () => {
