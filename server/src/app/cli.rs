@@ -18,6 +18,8 @@ use toml::Value;
 use super::{
     Config, Server,
     config::{ConfigError, Runtime, Sources},
+    export::Export,
+    import::Import,
     remote::{Cat, Documents, Type},
     telemetry,
 };
@@ -44,6 +46,10 @@ enum Command {
     Type(Type),
     /// List the documents of a server.
     Documents(Documents),
+    /// Take in documents that another Yjs server has stored.
+    Import(Import),
+    /// Write documents to files, which any Yjs program can read.
+    Export(Export),
     /// Say whether a configuration can be used, and show it with all defaults.
     CheckConfig(CheckConfig),
 }
@@ -68,7 +74,7 @@ struct Serve {
 }
 
 #[derive(Debug, Args)]
-struct File {
+pub(super) struct File {
     /// The configuration file; deploy/cowrite.example.toml shows every key.
     #[arg(long, value_name = "FILE", env = "COWRITE_CONFIG")]
     config: Option<PathBuf>,
@@ -88,6 +94,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Cat(cat) => block_on(cat.run()),
         Command::Type(r#type) => block_on(r#type.run()),
         Command::Documents(documents) => block_on(documents.run()),
+        Command::Import(import) => block_on(import.run()),
+        Command::Export(export) => block_on(export.run()),
         Command::CheckConfig(check) => check.run(),
     };
     match done {
@@ -116,7 +124,7 @@ fn complain(error: &dyn Error) {
 type Done = Result<(), Box<dyn Error>>;
 
 impl File {
-    fn load(&self, flags: Vec<(&'static str, Value)>) -> Result<Config, ConfigError> {
+    pub(super) fn load(&self, flags: Vec<(&'static str, Value)>) -> Result<Config, ConfigError> {
         let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
         let environment = env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
         Config::load(Sources { file: self.config.as_deref(), environment, flags })
