@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::error::Refusal;
 use crate::crdt::{
-    Batch, Document, Fault,
+    Batch, Document, is_same,
     validate::{self, Scan},
 };
 
@@ -23,8 +23,7 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// The whole document as one Yjs v1 update. A document that is loaded from it encodes to the
-    /// same bytes.
+    /// The whole document as one Yjs v1 update, which was loaded once and found to be the same.
     #[must_use]
     pub fn state(&self) -> &Bytes {
         &self.state
@@ -74,19 +73,12 @@ pub fn prepare(updates: &[Bytes], bytes_max: usize) -> Result<Prepared, Refusal>
         let key = "room.document_bytes_max";
         return Err(Refusal::TooLarge { bytes: state.len(), bytes_max, key });
     }
-    // The same content can be divided into structs differently; after one time it is settled.
-    let settled = settled(&state)?;
-    let reloaded = Document::load(None, [&settled[..]])?;
-    if reloaded.state()? != settled || reloaded.state_vector() != document.state_vector() {
+    let reloaded = Document::load(None, [&state[..]])?;
+    if !is_same(&reloaded.state()?, &state)? || reloaded.state_vector() != document.state_vector() {
         return Err(Refusal::NotReproduced);
     }
-    let empty = *settled == [0, 0];
-    Ok(Prepared { state: settled, empty })
-}
-
-/// What a document that is loaded from `state` (Yjs v1) encodes to.
-pub(super) fn settled(state: &[u8]) -> Result<Bytes, Fault> {
-    Document::load(None, [state])?.state()
+    let empty = *state == [0, 0];
+    Ok(Prepared { state, empty })
 }
 
 fn scan(update: &[u8]) -> Result<Scan, Refusal> {

@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use super::{
     error::{Refusal, StoreError},
-    prepare::{Prepared, settled},
+    prepare::Prepared,
 };
 use crate::{
-    crdt::{Batch, Document, validate},
+    crdt::{Batch, Document, is_same, validate},
     ids::{DocumentId, Epoch, Principal, Sequence, SessionId},
     log::{Append, AppendError, Loaded, NewRecord, UpdateLog},
     time,
@@ -92,7 +92,7 @@ impl Store<'_> {
         }
         self.write(document, prepared, there.is_none()).await?;
         let loaded = self.log.load(document).await?.ok_or(Refusal::NotReproduced)?;
-        if settled(&open(&loaded)?.state()?)? != settled(&expected)? {
+        if !is_same(&open(&loaded)?.state()?, &expected)? {
             return Err(Refusal::NotReproduced.into());
         }
         Ok(outcome)
@@ -138,7 +138,7 @@ fn open(loaded: &Loaded) -> Result<Document, StoreError> {
 ///
 /// The two cannot be put together.
 pub fn fit(there: &Document, prepared: &Prepared) -> Result<Option<Bytes>, Refusal> {
-    let before = settled(&there.state()?)?;
+    let before = there.state()?;
     let mut together = Document::load(None, [&before[..]])?;
     let update = prepared.state();
     let scan = validate::update(update);
@@ -148,6 +148,6 @@ pub fn fit(there: &Document, prepared: &Prepared) -> Result<Option<Bytes>, Refus
         return Ok(None);
     }
     together.apply(&batch)?;
-    let after = settled(&together.state()?)?;
-    Ok((after != before).then_some(after))
+    let after = together.state()?;
+    Ok((!is_same(&before, &after)?).then_some(after))
 }
