@@ -78,7 +78,11 @@ impl Export {
                     return Err(format!("there is no document {document}, or it is empty").into());
                 }
                 match out {
-                    Some(path) => save(path, &state),
+                    Some(path) => {
+                        save(path, &state)?;
+                        let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
+                        Ok(exchange::sync(directory.unwrap_or(Path::new(".")))?)
+                    }
                     None if io::stdout().is_terminal() => {
                         Err("the update is no text: give --out FILE".into())
                     }
@@ -113,6 +117,7 @@ async fn all(from: &From, directory: &Path) -> Result<(), Box<dyn Error>> {
         let Some(next) = page.next else { break };
         page = from.page(Some(next)).await?;
     }
+    exchange::sync(directory)?;
     writeln!(io::stdout(), "{exported} exported, {failed} failed")?;
     match failed {
         0 => Ok(()),

@@ -26,8 +26,8 @@ fn document_name(file_name: &str) -> Option<String> {
     file_name.strip_suffix(ENDING).map(|name| name.replace(',', "/"))
 }
 
-/// Writes `bytes` to `path`, where nothing may be yet. Durable when it returns; what is at `path` is
-/// whole at any time.
+/// Writes `bytes` to `path`, where nothing may be yet. What is at `path` is whole at any time; that
+/// it is there is durable after [`sync`].
 ///
 /// # Errors
 ///
@@ -41,9 +41,16 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // Unlike a rename, this takes nobody's place.
     let written = written.and_then(|()| fs::hard_link(&partial, path));
     let removed = fs::remove_file(&partial);
-    written.and(removed)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    written.and(removed)
+}
+
+/// Makes durable which files are in `directory`.
+///
+/// # Errors
+///
+/// It cannot be done.
+pub fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
 /// One file with one document, whose name is given.

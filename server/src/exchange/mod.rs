@@ -23,7 +23,7 @@ use bytes::Bytes;
 
 pub use self::{
     error::{Refusal, SourceError, StoreError},
-    files::{ExportedFiles, UpdateFile, file_name, write},
+    files::{ExportedFiles, UpdateFile, file_name, sync, write},
     hocuspocus::Hocuspocus,
     names::Naming,
     prepare::{Prepared, prepare},
