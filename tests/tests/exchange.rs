@@ -17,8 +17,9 @@ use cowrite_server::{
     log::AppendError,
 };
 use cowrite_tests::{
-    Door, FaultyLog, Participant, ServerProcess, channel, cowrite, soon, text_update,
+    Door, FaultyLog, Participant, ServerProcess, channel, cowrite, eventually, soon, text_update,
 };
+use futures_util::FutureExt as _;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 const BYTES_MAX: usize = 1 << 20;
@@ -219,5 +220,16 @@ async fn a_disk_that_fails_stops_the_import_and_the_next_one_finishes_it() {
         assert_eq!(store.store(&id("one"), &hello).await.unwrap(), Outcome::Unchanged);
         assert_eq!(store.store(&id("two"), &hello).await.unwrap(), Outcome::Imported);
         assert_eq!(store.store(&id("two"), &hello).await.unwrap(), Outcome::Unchanged);
+        // What is not durable is not said to be imported.
+        log.hold_appends();
+        let three = id("three");
+        let mut storing = Box::pin(store.store(&three, &hello));
+        eventually("the append", || {
+            assert!((&mut storing).now_or_never().is_none(), "it did not wait");
+            log.appends() > 0
+        })
+        .await;
+        log.release_appends();
+        assert_eq!(soon("the import", storing).await.unwrap(), Outcome::Imported);
     }
 }

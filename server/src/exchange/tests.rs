@@ -119,6 +119,9 @@ impl Written {
 fn y_leveldb(path: &Path, packed: bool) -> BTreeMap<String, String> {
     let mut written = Written::new(path, packed);
     let mut expected = BTreeMap::new();
+    let gone = typed(900, "gone");
+    written.put("gone", 0, &gone);
+    written.put("again", 0, &[whole(&typed(901, "old"))]);
     for n in 0..120 {
         // Names of more than 127 bytes have a length of two.
         let name = format!("notes/{n}{}", "x".repeat(n as usize % 140));
@@ -132,6 +135,10 @@ fn y_leveldb(path: &Path, packed: bool) -> BTreeMap<String, String> {
         }
         expected.insert(name, text);
     }
+    // What was removed is not there, and of what was written again only the newest.
+    written.remove("gone", 0..gone.len() as u32);
+    written.put("again", 0, &[whole(&typed(902, "new"))]);
+    expected.insert("again".to_owned(), "new".to_owned());
     written.close();
     expected
 }
