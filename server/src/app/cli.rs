@@ -18,6 +18,8 @@ use toml::Value;
 use super::{
     Config, Server,
     config::{ConfigError, Runtime, Sources},
+    export::Export,
+    import::Import,
     remote::{Cat, Documents, Type},
     telemetry,
     token::Token,
@@ -47,6 +49,10 @@ enum Command {
     Documents(Documents),
     /// Make a token for development, from the secret of a configuration; or make a secret.
     Token(Token),
+    /// Take in documents that another Yjs server has stored.
+    Import(Import),
+    /// Write documents to files, which any Yjs program can read.
+    Export(Export),
     /// Say whether a configuration can be used, and show it with all defaults.
     CheckConfig(CheckConfig),
 }
@@ -95,6 +101,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Type(r#type) => block_on(r#type.run()),
         Command::Documents(documents) => block_on(documents.run()),
         Command::Token(token) => token.run(),
+        Command::Import(import) => block_on(import.run()),
+        Command::Export(export) => block_on(export.run()),
         Command::CheckConfig(check) => check.run(),
     };
     match done {

@@ -2,6 +2,9 @@
 
 pub mod cli;
 pub mod config;
+mod export;
+mod import;
+mod place;
 mod remote;
 mod telemetry;
 mod token;
