@@ -32,6 +32,7 @@ mod proxy;
 mod raw;
 mod server;
 mod settings;
+mod websocket;
 
 use std::time::Duration;
 
@@ -45,6 +46,7 @@ pub use crate::{
     raw::{Door, RawSession, Refused, channel, join, join_as, refused, up},
     server::TestServer,
     settings::{pacemaker, seeds, setting},
+    websocket::{Lib0, RawSocket, Told, UpgradeRefused, YClient, lib0},
 };
 
 /// How long a test waits for something that has to happen: far longer than it ever takes, so that

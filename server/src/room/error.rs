@@ -134,6 +134,9 @@ pub enum RefuseReason {
     /// The disk is full.
     #[error("the disk of the server is full")]
     LogFull,
+    /// The session may not write.
+    #[error("the session may not write")]
+    WriteDenied,
 }
 
 impl RefuseReason {
@@ -143,6 +146,7 @@ impl RefuseReason {
         match self {
             Self::DocumentTooLarge(_) => "document_too_large",
             Self::LogFull => "log_full",
+            Self::WriteDenied => "write_denied",
         }
     }
 }

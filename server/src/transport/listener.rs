@@ -1,13 +1,22 @@
 //! Accepts connections and serves HTTP/1 and HTTP/2 on them, until it is drained.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
     service::TowerToHyperService,
 };
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
@@ -95,39 +104,95 @@ impl Listener {
             };
             self.metrics.accepted.inc();
             self.metrics.connections.inc();
+            let counted =
+                Counted { connections: self.metrics.connections.clone(), _permit: permit };
             let connection = Connection {
-                socket,
+                wire: Wire { socket, _counted: counted },
                 config: self.limits.config.clone(),
                 stop: stop.clone(),
                 cut: tasks.token().clone(),
-                _permit: permit,
             };
-            let (doors, metrics) = (doors.clone(), self.metrics.clone());
-            tasks.spawn(async move {
-                connection.serve(doors).await;
-                metrics.connections.dec();
-            });
+            tasks.spawn(connection.serve(doors.clone()));
         }
     }
 }
 
-struct Connection {
+/// A TCP connection. It counts as one as long as it is there: an upgraded one outlives the task
+/// that it began in.
+#[derive(Debug)]
+pub(super) struct Wire {
     socket: TcpStream,
+    _counted: Counted,
+}
+
+#[derive(Debug)]
+struct Counted {
+    connections: Gauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.connections.dec();
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+}
+
+struct Connection {
+    wire: Wire,
     config: Config,
     stop: CancellationToken,
     cut: CancellationToken,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
     async fn serve(self, doors: Doors) {
         // Small frames are sent when they are there; batching is done above.
-        if let Err(error) = self.socket.set_nodelay(true) {
+        if let Err(error) = self.wire.socket.set_nodelay(true) {
             tracing::debug!(%error, "setting TCP_NODELAY failed");
         }
         // The builder below waits for the first bytes without a limit.
         let mut byte = [0];
-        let first = self.socket.peek(&mut byte);
+        let first = self.wire.socket.peek(&mut byte);
         tokio::select! {
             biased;
             () = self.stop.cancelled() => return,
@@ -138,7 +203,7 @@ impl Connection {
             }
         }
         let builder = builder(&self.config);
-        let io = TokioIo::new(self.socket);
+        let io = TokioIo::new(self.wire);
         let service = TowerToHyperService::new(doors);
         let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
         let mut stopping = false;
