@@ -25,6 +25,7 @@
 
 mod content;
 mod faults;
+mod hocuspocus;
 mod http1;
 mod participant;
 mod process;
@@ -39,6 +40,7 @@ use std::time::Duration;
 pub use crate::{
     content::{assert_converged, content},
     faults::FaultyLog,
+    hocuspocus::{HClient, HDocument, addressed},
     http1::{GrpcWebPart, GrpcWebStream, HttpAnswer, http_get, http_request},
     participant::{Participant, text_update},
     process::ServerProcess,

@@ -127,8 +127,9 @@ pub struct Chunk {
     pub sequence: Sequence,
     /// The bytes of all parts.
     pub total: usize,
-    /// The session has asked for it, by its join or since; else it had been lagging.
-    pub asked: bool,
+    /// The state vector (yrs v1) of the document, if the session has asked for the difference, by its
+    /// join or since; else the session had been lagging.
+    pub asked: Option<Bytes>,
 }
 
 /// Edits, durable.

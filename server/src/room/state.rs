@@ -467,7 +467,7 @@ impl State {
         }
         let state = self.document.state()?;
         self.document_bytes = state.len();
-        self.full = Some(chunks(&state, self.head, true));
+        self.full = Some(chunks(&state, self.head, Some(self.document.state_vector())));
         self.since_checkpoint = SinceCheckpoint {
             sequence: self.head,
             updates: 0,
@@ -578,7 +578,7 @@ impl State {
             Some(updates) => updates.clone(),
             None if join.state_vector.is_empty() => self.full()?,
             None => match self.document.diff(&join.state_vector)? {
-                Ok(diff) => chunks(&diff, self.head, true),
+                Ok(diff) => chunks(&diff, self.head, Some(self.document.state_vector())),
                 Err(malformed) => {
                     return Ok(Err(CloseReason::MalformedFrame(malformed.to_string())));
                 }
@@ -618,7 +618,7 @@ impl State {
         }
         let state = self.document.state()?;
         self.document_bytes = state.len();
-        let full = chunks(&state, self.head, true);
+        let full = chunks(&state, self.head, Some(self.document.state_vector()));
         self.full = Some(full.clone());
         Ok(full)
     }
@@ -643,7 +643,7 @@ impl State {
                 self.full()?
             } else {
                 match self.document.diff(&state_vector)? {
-                    Ok(diff) => chunks(&diff, self.head, true),
+                    Ok(diff) => chunks(&diff, self.head, Some(self.document.state_vector())),
                     Err(malformed) => return Err(Fault { what: malformed.to_string() }),
                 }
             };
@@ -663,7 +663,7 @@ impl State {
                 continue;
             }
             match self.document.diff(&lagging.state_vector)? {
-                Ok(diff) => member.outbox.resync(chunks(&diff, self.head, false)),
+                Ok(diff) => member.outbox.resync(chunks(&diff, self.head, None)),
                 Err(malformed) => return Err(Fault { what: malformed.to_string() }),
             }
             member.lagging = None;
@@ -951,11 +951,11 @@ impl Recent {
 }
 
 /// An update (yrs v1) in parts.
-fn chunks(update: &Bytes, sequence: Sequence, asked: bool) -> Vec<Event> {
+fn chunks(update: &Bytes, sequence: Sequence, asked: Option<Bytes>) -> Vec<Event> {
     let parts = update.len().div_ceil(CHUNK_BYTES_MAX).max(1);
     let part = |i: usize| {
         let bytes = update.slice(i * CHUNK_BYTES_MAX..update.len().min((i + 1) * CHUNK_BYTES_MAX));
-        let (last, total) = (i + 1 == parts, update.len());
+        let (last, total, asked) = (i + 1 == parts, update.len(), asked.clone());
         Event::Chunk(Shared::new(Chunk { bytes, last, sequence, total, asked }))
     };
     (0..parts).map(part).collect()

@@ -18,6 +18,7 @@ use tower::Service;
 
 use super::{
     grpc::{Collaboration, generated::collaboration_service_server::CollaborationServiceServer},
+    hocuspocus::Hocuspocus,
     websocket::{Offer, Upgrades, credentials, percent_decoded},
     y_websocket::{self, YWebSocket},
 };
@@ -77,11 +78,17 @@ impl Service<Request<Incoming>> for Doors {
 enum WebSocketDoor {
     /// This document, not checked yet.
     Yjs(String),
+    /// Any documents.
+    Hocuspocus,
 }
 
 impl WebSocketDoor {
     fn of(request: &Request<Incoming>) -> Option<Self> {
-        let document = request.uri().path().strip_prefix("/yjs/")?;
+        let path = request.uri().path();
+        if path == "/hocuspocus" || path.starts_with("/hocuspocus/") {
+            return Some(Self::Hocuspocus);
+        }
+        let document = path.strip_prefix("/yjs/")?;
         // What cannot be decoded is no document id either, and is refused as such.
         Some(Self::Yjs(percent_decoded(document).unwrap_or_else(|| document.to_owned())))
     }
@@ -89,6 +96,7 @@ impl WebSocketDoor {
     fn answer(self, upgrades: &Upgrades, request: Request<Incoming>) -> Response<Body> {
         let Offer { token, protocol } = credentials(request.uri().query(), request.headers());
         match self {
+            Self::Hocuspocus => upgrades.answer(request, protocol, Hocuspocus::open),
             Self::Yjs(document) => {
                 let wanted = y_websocket::Request { document, token };
                 upgrades.answer(request, protocol, |upgrades| YWebSocket::open(upgrades, wanted))

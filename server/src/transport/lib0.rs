@@ -35,6 +35,11 @@ impl Reader {
         self.rest.len()
     }
 
+    /// What was not read.
+    pub(super) fn into_rest(self) -> Bytes {
+        self.rest
+    }
+
     /// A number.
     pub(super) fn number(&mut self) -> Result<u64, Malformed> {
         let mut value = 0;

@@ -12,6 +12,7 @@ mod documents;
 mod doors;
 pub mod grpc;
 mod grpc_web;
+mod hocuspocus;
 mod lib0;
 mod listener;
 mod pages;

@@ -126,7 +126,7 @@ pub(super) trait Dialect: Send + 'static {
     /// # Errors
     ///
     /// The end of the socket.
-    fn receive(&mut self, message: Bytes, out: &mut Outgoing) -> Result<(), Close>;
+    fn receive(&mut self, message: Bytes) -> Result<(), Close>;
 
     /// The client has given a sign of life that is no message.
     fn heard(&mut self);
@@ -146,7 +146,7 @@ pub(super) trait Dialect: Send + 'static {
     /// # Errors
     ///
     /// The end of the socket.
-    fn due(&mut self, now: Instant, out: &mut Outgoing) -> Result<(), Close>;
+    fn due(&mut self, now: Instant) -> Result<(), Close>;
 
     /// Says something, because nothing was said for a while.
     fn keep_alive(&mut self, out: &mut Outgoing);
@@ -332,7 +332,7 @@ impl<D: Dialect> Socket<D> {
         let mut has_read = false;
         while self.out.messages.len() < WAITING_MAX && self.dialect.poll_ready(cx).is_ready() {
             let message = match Pin::new(&mut self.stream).poll_next(cx) {
-                Poll::Pending if has_read && !self.out.messages.is_empty() => break,
+                Poll::Pending if has_read => break,
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(message))) => message,
                 Poll::Ready(Some(Err(error))) => {
@@ -344,7 +344,7 @@ impl<D: Dialect> Socket<D> {
             has_read = true;
             match message {
                 Message::Binary(message) => {
-                    if let Err(close) = self.dialect.receive(message, &mut self.out) {
+                    if let Err(close) = self.dialect.receive(message) {
                         return Poll::Ready(Ok(Some(close)));
                     }
                 }
@@ -396,7 +396,7 @@ impl<D: Dialect> Socket<D> {
             return Poll::Ready(Err(Err(Gone)));
         }
         if self.dialect.deadline().is_some_and(|at| at <= now)
-            && let Err(close) = self.dialect.due(now, &mut self.out)
+            && let Err(close) = self.dialect.due(now)
         {
             return Poll::Ready(Err(Ok(close)));
         }

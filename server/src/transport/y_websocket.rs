@@ -15,7 +15,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio_util::sync::DropGuard;
 
 use super::{
     lib0::{Malformed, Reader},
@@ -53,7 +52,6 @@ pub(super) struct Request {
 pub(super) struct YWebSocket {
     feed: Feed,
     outbox: Arc<Outbox>,
-    _gone: DropGuard,
     events: Vec<Event>,
     differences: Differences,
     update_id: u64,
@@ -80,11 +78,11 @@ impl YWebSocket {
             ..Join::default()
         };
         let (feed, fed) = feed(Frame::Join(Box::new(join)));
-        let (outbox, gone) = upgrades.sessions().open(SessionId::random(), fed);
+        // The session ends with its frames, so that what was sent before a goodbye counts.
+        let (outbox, _) = upgrades.sessions().open(SessionId::random(), fed);
         Self {
             feed,
             outbox,
-            _gone: gone.drop_guard(),
             events: Vec::new(),
             differences: Differences::default(),
             update_id: 0,
@@ -191,7 +189,7 @@ impl Dialect for YWebSocket {
         self.feed.poll_ready(cx)
     }
 
-    fn receive(&mut self, message: Bytes, _: &mut Outgoing) -> Result<(), Close> {
+    fn receive(&mut self, message: Bytes) -> Result<(), Close> {
         self.read(message).map_err(|malformed| {
             closed(&CloseReason::MalformedFrame(malformed.to_string()), Duration::ZERO)
         })
@@ -220,7 +218,7 @@ impl Dialect for YWebSocket {
         [self.tell_at, ending].into_iter().flatten().min()
     }
 
-    fn due(&mut self, now: Instant, _: &mut Outgoing) -> Result<(), Close> {
+    fn due(&mut self, now: Instant) -> Result<(), Close> {
         if self.tell_at.is_some_and(|at| at <= now) {
             self.tell_at = None;
             self.outbox.tell_awareness();

@@ -135,7 +135,7 @@ impl Differences {
         let mut head = BytesMut::with_capacity(address.len() + 12);
         head.put_slice(address);
         // A client takes the answer for the sign that it has everything; other differences are edits.
-        head.put_slice(if chunk.asked { &[0, 1] } else { &[0, 2] });
+        head.put_slice(if chunk.asked.is_some() { &[0, 1] } else { &[0, 2] });
         put_number(&mut head, chunk.total as u64);
         if chunk.last {
             out.message(head, &chunk.bytes);
