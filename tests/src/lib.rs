@@ -25,6 +25,7 @@
 
 mod content;
 mod faults;
+mod hocuspocus;
 mod http1;
 mod participant;
 mod process;
@@ -32,12 +33,14 @@ mod proxy;
 mod raw;
 mod server;
 mod settings;
+mod websocket;
 
 use std::time::Duration;
 
 pub use crate::{
     content::{assert_converged, content},
     faults::FaultyLog,
+    hocuspocus::{HClient, HDocument, addressed},
     http1::{GrpcWebPart, GrpcWebStream, HttpAnswer, http_get, http_request},
     participant::{Participant, text_update},
     process::{ServerProcess, cowrite},
@@ -45,6 +48,7 @@ pub use crate::{
     raw::{Door, RawSession, Refused, channel, join, join_as, refused, up},
     server::TestServer,
     settings::{pacemaker, seeds, setting},
+    websocket::{Lib0, RawSocket, Told, UpgradeRefused, YClient, lib0},
 };
 
 /// How long a test waits for something that has to happen: far longer than it ever takes, so that

@@ -126,7 +126,10 @@ impl Server {
             session_tasks.clone(),
         );
         let readiness = Readiness::new(sessions.clone());
-        let (doors, health) = transport::doors(&config.transport, &sessions, &readiness)?;
+        // There has to be time left to say it.
+        let drain_spread = config.session.drain_retry_max.min(config.shutdown.grace / 2);
+        let (doors, health) =
+            transport::doors(&config.transport, &sessions, &readiness, drain_spread)?;
         let admin_doors = Doors::plain(transport::admin_router(Arc::clone(&metrics), &readiness));
         let bind = async |key, address, config: &transport::Config, tls| {
             let limits = ListenerLimits::new(config);

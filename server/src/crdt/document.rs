@@ -175,6 +175,28 @@ impl Document {
         Ok(true)
     }
 
+    /// Whether the document, with the updates that are already in `batch`, has everything that an
+    /// update brings (yrs v1, and what [`validate::update`] said of it): its structs, and its
+    /// deletions. Where there are deletions and nothing else it takes a walk over the document.
+    ///
+    /// # Errors
+    ///
+    /// yrs panics or refuses.
+    pub fn contains(&self, batch: &Batch, update: &[u8], scan: &Scan) -> Result<bool, Fault> {
+        let mut structs = scan.structs.iter();
+        if !structs.all(|run| run.end <= self.next_clock(batch, run.client)) {
+            return Ok(false);
+        }
+        if !scan.deletes {
+            return Ok(true);
+        }
+        guarded(|| {
+            let update = Update::decode_v1(update).map_err(fault)?;
+            let deleted = self.doc.transact().snapshot().delete_set;
+            Ok(update.delete_set().diff(&deleted).is_empty())
+        })
+    }
+
     fn admit(&self, batch: &mut Batch, scan: &Scan, advances: &[(u64, u32)]) {
         for run in &scan.structs {
             let start = run.start.max(self.next_clock(batch, run.client));

@@ -264,9 +264,10 @@ fn dispatch(state: &mut State, command: Command) {
     match command {
         Command::Join { join, reply } => state.join(join, reply),
         Command::Update(incoming) => state.stage(incoming),
-        Command::Awareness { session, state: awareness } => {
-            state.set_awareness(session, awareness);
+        Command::Awareness { session, presence } => {
+            state.set_awareness(time::now(), session, presence);
         }
+        Command::Sync { session, state_vector } => state.sync(session, state_vector),
         Command::Leave { session, done } => state.leave(session, done),
     }
 }

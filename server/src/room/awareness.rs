@@ -2,6 +2,13 @@
 //!
 //! States are never queued. Each change gets a version; an outbox remembers the version that it has
 //! sent and fetches what is newer when its session is ready to take it.
+//!
+//! Clocks: a client of our own protocol has none, and gets the version. A Yjs client has its own,
+//! and is told with it wherever that is newer than what was told before: browsers pass awareness on
+//! from tab to tab, and a clock that only grew on its way through the server would come back to its
+//! owner as news, for ever. Whoever keeps the same state is told again, with the next clock, every
+//! [`RENEW_AFTER`] by the room ([`AwarenessTable::renew`]), because Yjs clients forget a state that
+//! is not renewed for 30 s; so that a client's own renewals need not be passed on.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,7 +18,21 @@ use std::{
 use bytes::Bytes;
 
 use super::outbox::Shared;
-use crate::ids::SessionId;
+use crate::{
+    ids::SessionId,
+    time::{Duration, Instant},
+};
+
+/// A state that was told this long ago is told again. With [`RENEW_INTERVAL`] that is at most 25 s,
+/// and Yjs clients forget after 30 s.
+const RENEW_AFTER: Duration = Duration::from_secs(15);
+
+/// How often a room looks for such states.
+pub(super) const RENEW_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How far the clock of a Yjs client of which nothing is known here is advanced: others may remember
+/// it from before the room was loaded, with the clock that it had then, or one renewed since.
+const FRESH_CLOCKS: u64 = 3;
 
 /// The awareness state of one Yjs client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +61,20 @@ pub(super) struct AwarenessTable {
 struct Entry {
     session: SessionId,
     gone: bool,
+    /// When it was told.
+    told: Instant,
     state: Arc<Shared<AwarenessState>>,
+}
+
+/// A state that somebody announces.
+#[derive(Debug)]
+pub(super) struct Announced {
+    pub(super) session: SessionId,
+    pub(super) client_id: u64,
+    /// The clock of a Yjs client.
+    pub(super) clock: Option<u64>,
+    /// Not empty.
+    pub(super) state: Bytes,
 }
 
 impl AwarenessTable {
@@ -60,22 +94,47 @@ impl AwarenessTable {
         self.version
     }
 
-    /// Sets the state that `session` announces for `client_id`; empty means that it is gone. The
-    /// last session to announce a client id has it, because a client that comes back may be faster
-    /// than the end of its old session.
-    pub(super) fn set(&mut self, session: SessionId, client_id: u64, state: Bytes) {
-        let before = self.by_client.get(&client_id).and_then(|v| self.by_version.get(v));
-        let gone = state.is_empty();
-        if gone && before.is_none_or(|entry| entry.gone || entry.session != session) {
-            return;
+    /// Whether anything is remembered of `client_id`.
+    pub(super) fn knows(&self, client_id: u64) -> bool {
+        self.by_client.contains_key(&client_id)
+    }
+
+    /// Sets the state of a client; returns whether there is something to tell. The last session to
+    /// announce a client id has it, because a client that comes back may be faster than the end of
+    /// its old session.
+    pub(super) fn set(&mut self, now: Instant, announced: Announced) -> bool {
+        let Announced { session, client_id, clock, state } = announced;
+        let before = self.entry(client_id);
+        let told = before.map(|entry| entry.state.get().clock);
+        if clock.is_some()
+            && let Some(entry) = before
+            && !entry.gone
+            && entry.session == session
+            && entry.state.get().state == state
+        {
+            // A renewal, or an echo.
+            return false;
         }
-        self.remove_entry(client_id);
-        self.version += 1;
-        let clock = self.version;
-        let state = Shared::new(AwarenessState { client_id, clock, state });
-        self.by_version.insert(clock, Entry { session, gone, state });
-        self.by_client.insert(client_id, clock);
-        self.gone += usize::from(gone);
+        let clock = match (clock, told) {
+            (None, told) => told.map_or(0, |told| told + 1).max(self.version + 1),
+            (Some(clock), Some(told)) => clock.max(told + 1),
+            (Some(clock), None) => clock.saturating_add(FRESH_CLOCKS),
+        };
+        let state = AwarenessState { client_id, clock, state };
+        self.put(Entry { session, gone: false, told: now, state: Shared::new(state) });
+        true
+    }
+
+    /// Says that the client of `session` is gone, if it still has it; returns whether there is
+    /// something to tell.
+    pub(super) fn remove(&mut self, session: SessionId, client_id: u64) -> bool {
+        let Some(entry) = self.entry(client_id) else { return false };
+        if entry.gone || entry.session != session {
+            return false;
+        }
+        let (told, clock) = (entry.told, entry.state.get().clock + 1);
+        let state = AwarenessState { client_id, clock, state: Bytes::new() };
+        self.put(Entry { session, gone: true, told, state: Shared::new(state) });
         while self.gone > self.gone_max {
             let oldest = self.by_version.iter().find(|(_, entry)| entry.gone);
             let Some(client_id) = oldest.map(|(_, entry)| entry.state.get().client_id) else {
@@ -83,6 +142,36 @@ impl AwarenessTable {
             };
             self.remove_entry(client_id);
         }
+        true
+    }
+
+    /// Tells again, with the next clock, what was told too long ago; returns whether there is any.
+    pub(super) fn renew(&mut self, now: Instant) -> bool {
+        let old = self.by_version.values().filter(|e| !e.gone && e.told + RENEW_AFTER <= now);
+        let old: Vec<_> = old.map(|e| (e.session, e.state.get().clone())).collect();
+        for (session, state) in &old {
+            let state = AwarenessState { clock: state.clock + 1, ..state.clone() };
+            self.put(Entry {
+                session: *session,
+                gone: false,
+                told: now,
+                state: Shared::new(state),
+            });
+        }
+        !old.is_empty()
+    }
+
+    fn entry(&self, client_id: u64) -> Option<&Entry> {
+        self.by_client.get(&client_id).and_then(|version| self.by_version.get(version))
+    }
+
+    fn put(&mut self, entry: Entry) {
+        let client_id = entry.state.get().client_id;
+        self.remove_entry(client_id);
+        self.version += 1;
+        self.gone += usize::from(entry.gone);
+        self.by_version.insert(self.version, entry);
+        self.by_client.insert(client_id, self.version);
     }
 
     fn remove_entry(&mut self, client_id: u64) {

@@ -40,6 +40,13 @@ pub struct Config {
     /// The shortest time between two fan-outs of awareness.
     #[serde(with = "humantime_serde")]
     pub awareness_interval: Duration,
+    /// Updates of a Yjs client that are held at most until what they need has arrived.
+    pub held_items_max: usize,
+    /// Bytes of such updates at most.
+    pub held_bytes_max: usize,
+    /// How long they are held before the session is ended.
+    #[serde(with = "humantime_serde")]
+    pub held_max: Duration,
     /// How long a session may be lagging before it is ended.
     #[serde(with = "humantime_serde")]
     pub lagging_max: Duration,
@@ -65,6 +72,9 @@ impl Default for Config {
             pace_per_session: Duration::from_micros(40),
             pace_max: Duration::from_millis(15),
             awareness_interval: Duration::from_millis(50),
+            held_items_max: 256,
+            held_bytes_max: 1 << 20,
+            held_max: Duration::from_secs(10),
             lagging_max: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(30),
             checkpoint_updates: 1000,
@@ -116,6 +126,9 @@ impl Config {
         }
         if self.lagging_max.is_zero() {
             return Err("room.lagging_max must be more than 0s".to_owned());
+        }
+        if self.held_max.is_zero() {
+            return Err("room.held_max must be more than 0s".to_owned());
         }
         if self.mailbox_wait.is_zero() {
             return Err("room.mailbox_wait must be more than 0s".to_owned());

@@ -146,6 +146,9 @@ pub enum RefuseReason {
     /// The disk is full.
     #[error("the disk of the server is full")]
     LogFull,
+    /// The session may not write.
+    #[error("the session may not write")]
+    WriteDenied,
 }
 
 impl RefuseReason {
@@ -155,6 +158,7 @@ impl RefuseReason {
         match self {
             Self::DocumentTooLarge(_) => "document_too_large",
             Self::LogFull => "log_full",
+            Self::WriteDenied => "write_denied",
         }
     }
 }

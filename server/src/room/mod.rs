@@ -8,6 +8,7 @@ mod actor;
 mod awareness;
 mod config;
 mod error;
+mod held;
 mod outbox;
 mod registry;
 mod state;
@@ -68,12 +69,47 @@ pub struct Join {
     pub resume: Option<Sequence>,
     /// The Yjs client id of its awareness state.
     pub awareness_client_id: Option<u64>,
+    /// Whose rules the client keeps.
+    pub rules: Rules,
+}
+
+/// Whose rules a client keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rules {
+    /// Ours: the difference follows the join, an update that is not complete ends the session, and
+    /// the Yjs client id is known from the join.
+    #[default]
+    Cowrite,
+    /// Those of Yjs providers: a difference is sent whenever one is asked for, what is typed can
+    /// arrive before what was typed offline and is held until then, and the Yjs client id is that of
+    /// the first awareness state.
+    Yjs,
+}
+
+/// An awareness state on its way to a room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Of the client id that the join has named: JSON, of checked structure; empty for none.
+    Own(Bytes),
+    /// Of a Yjs client that gives its own clocks, and may repeat what it has heard of others.
+    Yjs(AwarenessState),
+}
+
+/// What is known of an update besides its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UpdateKind {
+    /// It answers a state vector: it has the deletions of the whole document in it, and mostly
+    /// brings nothing.
+    pub is_difference: bool,
+    /// Its session may not write: it is refused if it brings anything.
+    pub is_denied: bool,
 }
 
 enum Command {
     Join { join: Box<Join>, reply: oneshot::Sender<Result<(), CloseReason>> },
     Update(Incoming),
-    Awareness { session: SessionId, state: Bytes },
+    Awareness { session: SessionId, presence: Presence },
+    Sync { session: SessionId, state_vector: Bytes },
     Leave { session: SessionId, done: oneshot::Sender<()> },
 }
 
@@ -83,6 +119,7 @@ struct Incoming {
     session: SessionId,
     update_id: u64,
     update: CheckedUpdate,
+    kind: UpdateKind,
     arrived: Instant,
     /// Its bytes of the mailbox, given back when it is applied.
     _permit: OwnedSemaphorePermit,
@@ -116,6 +153,7 @@ impl RoomHandle {
         session: SessionId,
         update_id: u64,
         update: CheckedUpdate,
+        kind: UpdateKind,
     ) -> Result<(), CloseReason> {
         let arrived = crate::time::now();
         let bytes = self.config.mailbox_charge(update.bytes.len());
@@ -125,15 +163,29 @@ impl RoomHandle {
             Ok(permit) => permit,
             Err(_) => self.in_time(free.acquire_many_owned(bytes)).await?,
         };
-        let incoming = Incoming { session, update_id, update, arrived, _permit: permit };
+        let incoming = Incoming { session, update_id, update, kind, arrived, _permit: permit };
         self.send(Command::Update(incoming)).await
     }
 
-    /// Hands an awareness state to the room (JSON, of checked structure; empty for none). It is
-    /// dropped while the room is busy: only the latest state counts, and there will be another.
-    pub fn awareness(&self, session: SessionId, state: Bytes) {
+    /// Hands an awareness state to the room. It is dropped while the room is busy: only the latest
+    /// state counts, and there will be another.
+    pub fn awareness(&self, session: SessionId, presence: Presence) {
         // Full or gone: see above.
-        drop(self.mailbox.try_send(Command::Awareness { session, state }));
+        drop(self.mailbox.try_send(Command::Awareness { session, presence }));
+    }
+
+    /// Asks for what somebody with this state vector (yrs v1, of checked structure) lacks. It comes
+    /// through the session's outbox; of several requests that wait, the last is answered.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::update`].
+    ///
+    /// # Cancellation
+    ///
+    /// The request was not handed over.
+    pub async fn sync(&self, session: SessionId, state_vector: Bytes) -> Result<(), CloseReason> {
+        self.send(Command::Sync { session, state_vector }).await
     }
 
     /// Takes the session out of the room, and returns when everything that it sent before has been
@@ -180,6 +232,7 @@ impl std::fmt::Debug for Command {
             Self::Join { .. } => "Join",
             Self::Update(_) => "Update",
             Self::Awareness { .. } => "Awareness",
+            Self::Sync { .. } => "Sync",
             Self::Leave { .. } => "Leave",
         })
     }

@@ -127,6 +127,11 @@ pub struct Chunk {
     pub last: bool,
     /// What the difference goes up to.
     pub sequence: Sequence,
+    /// The bytes of all parts.
+    pub total: usize,
+    /// The state vector (yrs v1) of the document, if the session has asked for the difference, by its
+    /// join or since; else the session had been lagging.
+    pub asked: Option<Bytes>,
 }
 
 /// Edits, durable.
@@ -189,10 +194,14 @@ struct Inner {
     update_bytes: usize,
     /// Refusals in `queue`.
     refusals: usize,
+    /// Parts of differences in `queue`.
+    chunks: usize,
     ack: Option<(u64, Sequence)>,
     awareness: Option<AwarenessCursor>,
     lagging: bool,
-    /// Told when a lagging session has taken everything.
+    /// The room waits until everything is taken.
+    awaited: bool,
+    /// Told when a session for which the room waits has taken everything.
     drained: Option<Arc<Notify>>,
     end: Option<End>,
     ended: bool,
@@ -203,8 +212,12 @@ struct Inner {
 struct AwarenessCursor {
     table: Arc<Mutex<AwarenessTable>>,
     session: SessionId,
+    /// The Yjs client that nothing is told of: the session itself.
+    own: Option<u64>,
     seen: u64,
     pending: bool,
+    /// Nothing is told before it is known who the session is itself.
+    told: bool,
 }
 
 impl Outbox {
@@ -215,17 +228,60 @@ impl Outbox {
     }
 
     /// Connects the outbox to its room: where awareness comes from, and who is told when a lagging
-    /// session has taken everything.
+    /// session has taken everything. Awareness waits for [`Self::tell_awareness`] unless `told`.
     pub(super) fn attach(
         &self,
         session: SessionId,
         table: Arc<Mutex<AwarenessTable>>,
         drained: Arc<Notify>,
+        told: bool,
     ) {
         let mut inner = self.inner.lock();
-        inner.awareness = Some(AwarenessCursor { table, session, seen: 0, pending: true });
+        let cursor = AwarenessCursor { table, session, own: None, seen: 0, pending: true, told };
+        inner.awareness = Some(cursor);
         inner.drained = Some(drained);
         inner.wake();
+    }
+
+    /// Tells the awareness of others from now on. A Yjs client takes over what it hears of its own
+    /// id, so that it is told nothing before it has said which id that is, or has said nothing for a
+    /// while.
+    pub fn tell_awareness(&self) {
+        let mut inner = self.inner.lock();
+        if let Some(cursor) = &mut inner.awareness
+            && !cursor.told
+        {
+            cursor.told = true;
+            inner.wake();
+        }
+    }
+
+    /// Tells the awareness of all others anew.
+    pub fn repeat_awareness(&self) {
+        let mut inner = self.inner.lock();
+        if let Some(cursor) = &mut inner.awareness {
+            (cursor.seen, cursor.pending, cursor.told) = (0, true, true);
+            inner.wake();
+        }
+    }
+
+    /// Says which Yjs client the session is, and tells it of the others.
+    pub(super) fn bind_awareness(&self, client_id: u64) {
+        if let Some(cursor) = &mut self.inner.lock().awareness {
+            cursor.own = Some(client_id);
+        }
+        self.tell_awareness();
+    }
+
+    /// Whether the session has been told of others.
+    pub(super) fn is_awareness_told(&self) -> bool {
+        self.inner.lock().awareness.as_ref().is_some_and(|cursor| cursor.told)
+    }
+
+    /// Which Yjs client the session is, if its first awareness state has said so.
+    #[must_use]
+    pub fn awareness_client_id(&self) -> Option<u64> {
+        self.inner.lock().awareness.as_ref().and_then(|cursor| cursor.own)
     }
 
     /// Queues an update, unless there is no room for it.
@@ -312,11 +368,22 @@ impl Outbox {
         inner.lagging && inner.queue.is_empty()
     }
 
+    /// Whether a difference may be queued: no part of an earlier one waits. If there is one, the room
+    /// is told when everything is taken.
+    pub(super) fn takes_difference(&self) -> bool {
+        let mut inner = self.inner.lock();
+        let free = inner.chunks == 0;
+        inner.awaited |= !free;
+        free
+    }
+
     /// Ends the lagging with these events, which bring the session up to date.
     pub(super) fn resync(&self, events: impl IntoIterator<Item = Event>) {
         let mut inner = self.inner.lock();
         if inner.end.is_none() {
-            inner.queue.extend(events);
+            for event in events {
+                inner.queue_event(event);
+            }
         }
         inner.lagging = false;
         inner.wake();
@@ -398,6 +465,7 @@ impl Inner {
             self.update_bytes += update.get().update.len();
         }
         self.refusals += usize::from(matches!(event, Event::Refused { .. }));
+        self.chunks += usize::from(matches!(event, Event::Chunk(_)));
         self.queue.push_back(event);
         self.wake();
     }
@@ -412,7 +480,10 @@ impl Inner {
                     self.update_bytes -= update.get().update.len();
                     bytes += update.get().update.len();
                 }
-                Event::Chunk(chunk) => bytes += chunk.get().bytes.len(),
+                Event::Chunk(chunk) => {
+                    self.chunks -= 1;
+                    bytes += chunk.get().bytes.len();
+                }
                 Event::Refused { .. } => self.refusals -= 1,
                 Event::Joined(_)
                 | Event::Ack { .. }
@@ -430,19 +501,24 @@ impl Inner {
             // After a burst: most sessions are idle most of the time.
             self.queue = VecDeque::new();
         }
+        if (std::mem::take(&mut self.awaited) || self.lagging)
+            && let Some(drained) = &self.drained
+        {
+            drained.notify_one();
+        }
         if self.lagging {
-            if let Some(drained) = &self.drained {
-                drained.notify_one();
-            }
             return;
         }
         if self.end.is_none()
             && let Some(cursor) = &mut self.awareness
             && cursor.pending
+            && cursor.told
         {
             cursor.pending = false;
             let table = cursor.table.lock();
-            events.extend(table.after(cursor.seen, cursor.session).map(Event::Awareness));
+            let states = table.after(cursor.seen, cursor.session);
+            let states = states.filter(|state| Some(state.get().client_id) != cursor.own);
+            events.extend(states.map(Event::Awareness));
             cursor.seen = table.version();
         }
         if let Some((update_id, sequence)) = self.ack.take() {

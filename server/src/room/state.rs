@@ -18,15 +18,16 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::{
-    Incoming, Join,
-    awareness::AwarenessTable,
+    Incoming, Join, Presence, Rules,
+    awareness::{Announced, AwarenessState, AwarenessTable, RENEW_INTERVAL},
     config::Config,
     error::{CloseReason, RefuseReason},
+    held::Held,
     outbox::{Chunk, End, Event, Joined, Outbox, Pushed, Shared, Update},
 };
 use crate::{
     auth::Access,
-    crdt::{Batch, Document, Fault},
+    crdt::{Batch, Document, Fault, Incomplete},
     ids::{DocumentId, Epoch, Principal, Sequence, SessionId},
     log::{Append, AppendError, Loaded, LogState, NewRecord},
     metrics::{ReasonLabels, RoomMetrics},
@@ -57,9 +58,16 @@ pub(super) struct State {
     awareness_changed: bool,
     /// When a change may be told, at the earliest: long past, where that is at once.
     awareness_due: Instant,
-    /// Told by outboxes of lagging sessions that have taken everything.
+    /// When the table is looked through for states to be told again, where Yjs clients are.
+    renew_due: Instant,
+    /// Told by outboxes for which something waits, when they are empty.
     drained: Arc<Notify>,
     lagging: usize,
+    /// Sessions that have asked for a difference, and those with updates that are held.
+    asking: usize,
+    holding: usize,
+    /// Sessions of Yjs clients.
+    yjs: usize,
     staged: VecDeque<Incoming>,
     joins: Vec<Waiting>,
     leaves: Vec<(SessionId, oneshot::Sender<()>)>,
@@ -90,7 +98,13 @@ struct Member {
     outbox: Arc<Outbox>,
     principal: Principal,
     awareness_client_id: Option<u64>,
+    rules: Rules,
     lagging: Option<Lagging>,
+    /// The state vector (yrs v1) that the session has asked with.
+    asked: Option<Bytes>,
+    held: Option<Box<Held>>,
+    /// The highest id of its updates that is durable.
+    durable: u64,
 }
 
 #[derive(Debug)]
@@ -191,9 +205,13 @@ impl State {
             awareness: Arc::new(Mutex::new(AwarenessTable::new(time::wall_ms(), gone_max))),
             awareness_changed: false,
             awareness_due: created,
+            renew_due: created + RENEW_INTERVAL,
             created,
             drained: Arc::new(Notify::new()),
             lagging: 0,
+            asking: 0,
+            holding: 0,
+            yjs: 0,
             staged: VecDeque::new(),
             joins: Vec::new(),
             leaves: Vec::new(),
@@ -248,12 +266,57 @@ impl State {
         self.leaves.push((session, done));
     }
 
+    /// Notes that a session asks for a difference to `state_vector` (yrs v1, checked).
+    pub(super) fn sync(&mut self, session: SessionId, state_vector: Bytes) {
+        if let Some(member) = self.members.get_mut(&session) {
+            self.asking += usize::from(member.asked.is_none());
+            member.asked = Some(Bytes::copy_from_slice(&state_vector));
+        }
+    }
+
     /// Sets the awareness state of a session.
-    pub(super) fn set_awareness(&mut self, session: SessionId, state: Bytes) {
-        let client = self.members.get(&session).and_then(|member| member.awareness_client_id);
-        if let Some(client_id) = client {
-            self.awareness.lock().set(session, client_id, state);
-            self.awareness_changed = true;
+    ///
+    /// A Yjs client passes on what it hears: of other tabs, and of us. Its first state is its own,
+    /// because it sends that before it is told anything; later it is not believed to be somebody who
+    /// is known here already.
+    pub(super) fn set_awareness(&mut self, now: Instant, session: SessionId, presence: Presence) {
+        let Some(member) = self.members.get_mut(&session) else { return };
+        let mut table = self.awareness.lock();
+        let (client_id, clock, state) = match presence {
+            Presence::Own(state) => match member.awareness_client_id {
+                Some(client_id) => (client_id, None, state),
+                None => return,
+            },
+            Presence::Yjs(AwarenessState { client_id, clock, state }) => {
+                let is_echo = match member.awareness_client_id {
+                    Some(own) => own != client_id,
+                    None => {
+                        state.is_empty()
+                            || (member.outbox.is_awareness_told() && table.knows(client_id))
+                    }
+                };
+                if is_echo {
+                    return;
+                }
+                member.awareness_client_id = Some(client_id);
+                (client_id, Some(clock), state)
+            }
+        };
+        let is_gone = state.is_empty();
+        // Copied, because it stays, and is a part of whatever was read from the connection at once.
+        let state = Bytes::copy_from_slice(&state);
+        self.awareness_changed |= if is_gone {
+            table.remove(session, client_id)
+        } else {
+            table.set(now, Announced { session, client_id, clock, state })
+        };
+        drop(table);
+        if clock.is_some() && member.outbox.awareness_client_id().is_none() {
+            member.outbox.bind_awareness(client_id);
+        }
+        if is_gone {
+            // At once: a cursor of somebody who is gone is worse than one that is late.
+            self.awareness_due = self.created;
         }
     }
 
@@ -262,6 +325,7 @@ impl State {
     pub(super) fn advance(&mut self, now: Instant, log: LogState) -> Result<Option<Write>, Failed> {
         if !self.writing {
             let create = self.admit()?;
+            self.answer()?;
             self.resync_lagging()?;
             // Before the next write: under load there is always one.
             self.release();
@@ -284,6 +348,11 @@ impl State {
             }
         }
         self.end_lagging(now);
+        self.end_holding(now);
+        if self.yjs > 0 && self.renew_due <= now {
+            self.renew_due = now + RENEW_INTERVAL;
+            self.awareness_changed |= self.awareness.lock().renew(now);
+        }
         if self.awareness_at().is_some_and(|at| at <= now) {
             self.awareness_changed = false;
             self.awareness_due = now + self.config.awareness_interval;
@@ -312,7 +381,11 @@ impl State {
         // A room that is idle and waits for its checkpoint would only be woken again and again.
         let idle = self.idle_since.filter(|_| !self.since_checkpoint.running);
         let idle = idle.map(|since| since + self.config.idle_timeout);
-        [fan_out, lagging, idle, self.awareness_at()].into_iter().flatten().min()
+        let held = self.members.values().filter_map(|member| member.held.as_ref());
+        let held = (self.holding > 0).then(|| held.map(|held| held.since).min()).flatten();
+        let held = held.map(|since| since + self.config.held_max);
+        let renew = (self.yjs > 0).then_some(self.renew_due);
+        [fan_out, lagging, idle, held, renew, self.awareness_at()].into_iter().flatten().min()
     }
 
     /// Nobody has been here for long enough that the room may leave memory.
@@ -346,8 +419,8 @@ impl State {
             self.pass_on(now, event, &commit);
         }
         for (session, update_id) in &commit.origins {
-            if let Some(member) = self.members.get(session) {
-                member.outbox.acknowledge(*update_id, head);
+            if let Some(member) = self.members.get_mut(session) {
+                member.acknowledge(*update_id, head);
             }
         }
         for arrived in &commit.arrivals {
@@ -400,7 +473,7 @@ impl State {
         }
         let state = self.document.state()?;
         self.document_bytes = state.len();
-        self.full = Some(chunks(&state, self.head));
+        self.full = Some(chunks(&state, self.head, Some(self.document.state_vector())));
         self.since_checkpoint = SinceCheckpoint {
             sequence: self.head,
             updates: 0,
@@ -451,9 +524,11 @@ impl State {
     fn remove(&mut self, session: SessionId) -> Option<Member> {
         let member = self.members.remove(&session)?;
         self.lagging -= usize::from(member.lagging.is_some());
+        self.asking -= usize::from(member.asked.is_some());
+        self.holding -= usize::from(member.held.is_some());
+        self.yjs -= usize::from(member.rules == Rules::Yjs);
         if let Some(client_id) = member.awareness_client_id {
-            self.awareness.lock().set(session, client_id, Bytes::new());
-            self.awareness_changed = true;
+            self.awareness_changed |= self.awareness.lock().remove(session, client_id);
             // At once: a cursor of somebody who is gone is worse than one that is late.
             self.awareness_due = self.created;
         }
@@ -504,10 +579,12 @@ impl State {
         let resumed = join.resume.filter(|_| join.epoch.is_some());
         let resumed = resumed.and_then(|sequence| self.recent.after(sequence, self.head));
         let initial = match &resumed {
+            // It asks when it wants it.
+            _ if join.rules == Rules::Yjs => Vec::new(),
             Some(updates) => updates.clone(),
             None if join.state_vector.is_empty() => self.full()?,
             None => match self.document.diff(&join.state_vector)? {
-                Ok(diff) => chunks(&diff, self.head),
+                Ok(diff) => chunks(&diff, self.head, Some(self.document.state_vector())),
                 Err(malformed) => {
                     return Ok(Err(CloseReason::MalformedFrame(malformed.to_string())));
                 }
@@ -525,12 +602,17 @@ impl State {
             join.outbox.push(event);
         }
         let (table, drained) = (Arc::clone(&self.awareness), Arc::clone(&self.drained));
-        join.outbox.attach(join.session, table, drained);
+        join.outbox.attach(join.session, table, drained, join.rules == Rules::Cowrite);
+        self.yjs += usize::from(join.rules == Rules::Yjs);
         let member = Member {
             outbox: Arc::clone(&join.outbox),
             principal: join.grant.principal.clone(),
             awareness_client_id: join.awareness_client_id,
+            rules: join.rules,
             lagging: None,
+            asked: None,
+            held: None,
+            durable: 0,
         };
         self.members.insert(join.session, member);
         Ok(Ok(()))
@@ -542,9 +624,38 @@ impl State {
         }
         let state = self.document.state()?;
         self.document_bytes = state.len();
-        let full = chunks(&state, self.head);
+        let full = chunks(&state, self.head, Some(self.document.state_vector()));
         self.full = Some(full.clone());
         Ok(full)
+    }
+
+    /// Sends a difference to each session that has asked for one and has taken the one before. It
+    /// ends a session's lagging, because it goes up to now.
+    fn answer(&mut self) -> Result<(), Fault> {
+        if self.asking == 0 {
+            return Ok(());
+        }
+        let wants = |member: &Member| member.asked.is_some() && member.outbox.takes_difference();
+        let asking: Vec<_> =
+            self.members.iter().filter(|(_, member)| wants(member)).map(|(id, _)| *id).collect();
+        for session in asking {
+            let Some(member) = self.members.get_mut(&session) else { continue };
+            let Some(state_vector) = member.asked.take() else { continue };
+            self.asking -= 1;
+            self.lagging -= usize::from(member.lagging.take().is_some());
+            let outbox = Arc::clone(&member.outbox);
+            // An empty state vector is a count of 0.
+            let difference = if matches!(state_vector[..], [] | [0]) {
+                self.full()?
+            } else {
+                match self.document.diff(&state_vector)? {
+                    Ok(diff) => chunks(&diff, self.head, Some(self.document.state_vector())),
+                    Err(malformed) => return Err(Fault { what: malformed.to_string() }),
+                }
+            };
+            outbox.resync(difference);
+        }
+        Ok(())
     }
 
     /// Sends a difference to each lagging session that has taken everything.
@@ -558,7 +669,7 @@ impl State {
                 continue;
             }
             match self.document.diff(&lagging.state_vector)? {
-                Ok(diff) => member.outbox.resync(chunks(&diff, self.head)),
+                Ok(diff) => member.outbox.resync(chunks(&diff, self.head, None)),
                 Err(malformed) => return Err(Fault { what: malformed.to_string() }),
             }
             member.lagging = None;
@@ -580,6 +691,22 @@ impl State {
         }
     }
 
+    /// Ends sessions whose updates were held for too long.
+    fn end_holding(&mut self, now: Instant) {
+        if self.holding == 0 {
+            return;
+        }
+        let max = self.config.held_max;
+        let late = |member: &Member| {
+            member.held.as_ref().filter(|held| held.since + max <= now).map(|held| held.lacks)
+        };
+        let late: Vec<_> =
+            self.members.iter().filter_map(|(id, member)| Some((*id, late(member)?))).collect();
+        for (session, lacks) in late {
+            self.end(session, lacks.into());
+        }
+    }
+
     /// Checks and applies what is staged, and returns what is to be appended.
     fn flush(&mut self, now: Instant, log: LogState) -> Result<Option<Append>, Failed> {
         if matches!(log, LogState::Failed | LogState::Closed) {
@@ -592,51 +719,35 @@ impl State {
         let mut origins: Vec<(SessionId, u64)> = Vec::new();
         let mut arrivals = Vec::with_capacity(count);
         let mut records = Vec::with_capacity(count);
-        for Incoming { session, update_id, update, arrived, .. } in staged {
-            let Some(member) = self.members.get(&session) else { continue };
-            if self.epoch.is_none() {
-                // It may write since it has a new token, and there is no document yet: coming back,
-                // it creates one and is told its epoch.
-                self.end(session, CloseReason::RoomRestarted);
-                continue;
-            }
-            let (outbox, principal) = (Arc::clone(&member.outbox), member.principal.clone());
-            let reason = if log == LogState::Full {
-                Some(RefuseReason::LogFull)
-            } else if self.is_too_large(batch.bytes() + update.bytes.len())? {
-                Some(RefuseReason::DocumentTooLarge(self.config.document_bytes_max))
-            } else {
-                None
-            };
-            if let Some(reason) = reason {
-                let label = ReasonLabels { reason: reason.label() };
-                self.metrics.refused.get_or_create(&label).inc();
-                if !outbox.refuse(update_id, reason) {
-                    // It sends, but does not read what it is told.
-                    self.end(session, CloseReason::TooSlow(Duration::ZERO));
+        for incoming in staged {
+            let Incoming { session, update_id, arrived, .. } = incoming;
+            match self.consider(&mut batch, &incoming, log)? {
+                Verdict::Taken(principal) => {
+                    let update = incoming.update.bytes;
+                    records.push(NewRecord { principal, session, update });
                 }
-                continue;
-            }
-            match self.document.check(&mut batch, &update.bytes, &update.scan) {
-                Ok(true) => records.push(NewRecord { principal, session, update: update.bytes }),
-                // Nothing new: it is acknowledged with the others, all of which it may repeat.
-                Ok(false) => {}
-                Err(incomplete) => {
-                    self.end(session, incomplete.into());
+                Verdict::Known => {}
+                Verdict::Incomplete(lacks) => {
+                    self.hold(now, incoming, lacks);
                     continue;
                 }
+                Verdict::Dropped => continue,
             }
             arrivals.push(arrived);
-            match origins.iter_mut().find(|(other, _)| *other == session) {
-                Some((_, latest)) => *latest = update_id.max(*latest),
-                None => origins.push((session, update_id)),
+            note_origin(&mut origins, session, update_id);
+        }
+        if self.holding > 0 {
+            for (session, update_id, arrived, record) in self.release_held(&mut batch) {
+                records.extend(record);
+                arrivals.push(arrived);
+                note_origin(&mut origins, session, update_id);
             }
         }
         self.fan_out = Some(now);
         if records.is_empty() {
             for (session, update_id) in origins {
-                if let Some(member) = self.members.get(&session) {
-                    member.outbox.acknowledge(update_id, self.head);
+                if let Some(member) = self.members.get_mut(&session) {
+                    member.acknowledge(update_id, self.head);
                 }
             }
             return Ok(None);
@@ -648,6 +759,91 @@ impl State {
         commit.event = self.document.apply(&commit.batch)?;
         let time_ms = time::wall_ms();
         Ok(Some(Append { document: self.id.clone(), time_ms, updates: records }))
+    }
+
+    /// Decides over an update, and adds it to the batch if it is taken.
+    fn consider(
+        &mut self,
+        batch: &mut Batch,
+        incoming: &Incoming,
+        log: LogState,
+    ) -> Result<Verdict, Fault> {
+        let Incoming { session, update_id, update, kind, .. } = incoming;
+        let Some(member) = self.members.get(session) else { return Ok(Verdict::Dropped) };
+        let (outbox, principal) = (Arc::clone(&member.outbox), member.principal.clone());
+        if self.epoch.is_none() && !kind.is_denied {
+            // It may write since it has a new token, and there is no document yet: coming back, it
+            // creates one and is told its epoch.
+            self.end(*session, CloseReason::RoomRestarted);
+            return Ok(Verdict::Dropped);
+        }
+        let may_be_known = kind.is_denied || kind.is_difference;
+        if may_be_known && self.document.contains(batch, &update.bytes, &update.scan)? {
+            return Ok(Verdict::Known);
+        }
+        let reason = if kind.is_denied {
+            Some(RefuseReason::WriteDenied)
+        } else if log == LogState::Full {
+            Some(RefuseReason::LogFull)
+        } else if self.is_too_large(batch.bytes() + update.bytes.len())? {
+            Some(RefuseReason::DocumentTooLarge(self.config.document_bytes_max))
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            let label = ReasonLabels { reason: reason.label() };
+            self.metrics.refused.get_or_create(&label).inc();
+            if !outbox.refuse(*update_id, reason) {
+                // It sends, but does not read what it is told.
+                self.end(*session, CloseReason::TooSlow(Duration::ZERO));
+            }
+            return Ok(Verdict::Dropped);
+        }
+        Ok(match self.document.check(batch, &update.bytes, &update.scan) {
+            Ok(true) => Verdict::Taken(principal),
+            // Nothing new: it is acknowledged with the others, all of which it may repeat.
+            Ok(false) => Verdict::Known,
+            Err(lacks) => Verdict::Incomplete(lacks),
+        })
+    }
+
+    /// Keeps an update of a Yjs client until what it lacks is there, or ends its session.
+    fn hold(&mut self, now: Instant, incoming: Incoming, lacks: Incomplete) {
+        let session = incoming.session;
+        let Some(member) = self.members.get_mut(&session) else { return };
+        let is_held = member.rules == Rules::Yjs && {
+            self.holding += usize::from(member.held.is_none());
+            let held = member.held.get_or_insert_with(|| Box::new(Held::new(now, lacks)));
+            held.push(incoming, lacks, &self.config)
+        };
+        if !is_held {
+            self.end(session, lacks.into());
+        }
+    }
+
+    /// Adds to the batch what was held and is complete now.
+    fn release_held(&mut self, batch: &mut Batch) -> Vec<Released> {
+        let mut all = Vec::new();
+        for (session, member) in &mut self.members {
+            let Some(held) = &mut member.held else { continue };
+            let document = &self.document;
+            let mut news = Vec::new();
+            let released = held.release(|held| {
+                let checked = document.check(batch, &held.update.bytes, &held.update.scan);
+                news.extend(checked.ok());
+                checked.is_ok()
+            });
+            if held.first_id().is_none() {
+                member.held = None;
+                self.holding -= 1;
+            }
+            for (held, is_new) in released.into_iter().zip(news) {
+                let (principal, update) = (member.principal.clone(), held.update.bytes);
+                let record = NewRecord { principal, session: *session, update };
+                all.push((*session, held.update_id, held.arrived, is_new.then_some(record)));
+            }
+        }
+        all
     }
 
     /// Whether the document would be too large with this many bytes more.
@@ -706,6 +902,39 @@ impl State {
     }
 }
 
+/// An update that was held: its session and id, when it arrived, and its record if it brings
+/// something.
+type Released = (SessionId, u64, Instant, Option<NewRecord>);
+
+/// What becomes of an update.
+enum Verdict {
+    /// It is in the batch.
+    Taken(Principal),
+    /// It brings nothing new, and is acknowledged.
+    Known,
+    /// It lacks something.
+    Incomplete(Incomplete),
+    /// It was refused, or its session has ended.
+    Dropped,
+}
+
+fn note_origin(origins: &mut Vec<(SessionId, u64)>, session: SessionId, update_id: u64) {
+    match origins.iter_mut().find(|(other, _)| *other == session) {
+        Some((_, latest)) => *latest = update_id.max(*latest),
+        None => origins.push((session, update_id)),
+    }
+}
+
+impl Member {
+    /// Acknowledges updates up to `update_id`, but not what is held, nor what came after that.
+    fn acknowledge(&mut self, update_id: u64, sequence: Sequence) {
+        self.durable = update_id.max(self.durable);
+        let held = self.held.as_ref().and_then(|held| held.first_id());
+        let up_to = held.map_or(self.durable, |first| self.durable.min(first.saturating_sub(1)));
+        self.outbox.acknowledge(up_to, sequence);
+    }
+}
+
 impl Drop for State {
     fn drop(&mut self) {
         self.end_all(&CloseReason::RoomRestarted);
@@ -734,11 +963,12 @@ impl Recent {
 }
 
 /// An update (yrs v1) in parts.
-fn chunks(update: &Bytes, sequence: Sequence) -> Vec<Event> {
+fn chunks(update: &Bytes, sequence: Sequence, asked: Option<Bytes>) -> Vec<Event> {
     let parts = update.len().div_ceil(CHUNK_BYTES_MAX).max(1);
     let part = |i: usize| {
         let bytes = update.slice(i * CHUNK_BYTES_MAX..update.len().min((i + 1) * CHUNK_BYTES_MAX));
-        Event::Chunk(Shared::new(Chunk { bytes, last: i + 1 == parts, sequence }))
+        let (last, total, asked) = (i + 1 == parts, update.len(), asked.clone());
+        Event::Chunk(Shared::new(Chunk { bytes, last, sequence, total, asked }))
     };
     (0..parts).map(part).collect()
 }

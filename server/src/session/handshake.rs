@@ -6,7 +6,7 @@ use super::{CloseReason, Join, PROTOCOL_VERSION, Token, identify};
 use crate::{
     auth::{Access, Authenticator, Grant},
     ids::{DocumentId, Epoch, Principal, Sequence},
-    room::validate,
+    room::{Rules, validate},
     time::Instant,
 };
 
@@ -23,6 +23,7 @@ pub(super) struct Accepted {
     pub(super) epoch: Option<Epoch>,
     pub(super) resume: Option<Sequence>,
     pub(super) awareness_client_id: Option<u64>,
+    pub(super) rules: Rules,
 }
 
 /// Checks what a client says to open a session.
@@ -59,6 +60,7 @@ pub(super) fn accept(join: Join, authenticator: &Authenticator) -> Result<Accept
         epoch,
         resume: (join.resume_sequence > 0).then_some(Sequence(join.resume_sequence)),
         awareness_client_id: (join.awareness_client_id > 0).then_some(join.awareness_client_id),
+        rules: join.rules,
     })
 }
 

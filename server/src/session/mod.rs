@@ -21,7 +21,7 @@ pub use crate::{
     ids::{DocumentId, DocumentIdError, Epoch, Sequence, SessionId},
     room::{
         AwarenessState, Chunk, CloseReason, End, Event, Joined, Listed, LogState, Outbox,
-        RefuseReason, Shared, Update, WIRE_FORMATS,
+        RefuseReason, Rules, Shared, Update, WIRE_FORMATS,
     },
 };
 use crate::{
@@ -52,8 +52,19 @@ pub enum Frame {
         /// yrs v1 update, not checked yet.
         update: Bytes,
     },
+    /// An edit that answers our state vector: what the client has and the document did not.
+    Difference {
+        /// As for an update.
+        update_id: u64,
+        /// As for an update.
+        update: Bytes,
+    },
+    /// Asks for what a client with this state vector (yrs v1, not checked yet) lacks.
+    Sync(Bytes),
     /// The awareness state of the session: JSON, not checked yet; empty for none.
     Awareness(Bytes),
+    /// An awareness state that a Yjs client sends, its own or somebody else's.
+    Presence(AwarenessState),
     /// The answer to a ping.
     Pong,
     /// A new token.
@@ -81,6 +92,8 @@ pub struct Join {
     pub awareness_client_id: u64,
     /// The access that the client wants at most; `None` for all that it may have.
     pub access: Option<Access>,
+    /// Whose rules the client keeps.
+    pub rules: Rules,
 }
 
 /// Frames that came in one message.
@@ -169,6 +182,17 @@ impl Sessions {
         let task = run(self.clone(), session, inbound, Arc::clone(&outbox), gone.clone());
         self.inner.tasks.spawn(task);
         (outbox, gone)
+    }
+
+    /// Runs a task of a transport that outlives its sessions: it is waited for as they are.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.inner.tasks.spawn(task);
+    }
+
+    /// Cancelled when the server shuts down.
+    #[must_use]
+    pub fn draining(&self) -> &CancellationToken {
+        self.inner.tasks.token()
     }
 
     fn count_closed(&self, reason: &CloseReason) {

@@ -12,7 +12,9 @@ use super::{
     heartbeat::{Due, Heartbeat},
 };
 use crate::{
-    room::{self, CheckedUpdate, RoomHandle, validate},
+    room::{
+        self, AwarenessState, CheckedUpdate, Presence, RoomHandle, Rules, UpdateKind, validate,
+    },
     time::{self, Instant},
 };
 
@@ -38,6 +40,7 @@ pub async fn run<I: Inbound>(
         Ok(first) => first,
         Err(reason) => return finish(&sessions, &outbox, reason),
     };
+    let rules = join.rules;
     let mut joining = std::pin::pin!(join_room(&sessions, session, *join, &outbox));
     let joined = tokio::select! {
         biased;
@@ -55,7 +58,7 @@ pub async fn run<I: Inbound>(
     };
     let open = match joined {
         Ok((room, credentials)) => {
-            Opened { room, credentials, rest, heartbeat: heartbeat(&sessions) }
+            Opened { room, credentials, rules, rest, heartbeat: heartbeat(&sessions) }
         }
         Err(reason) => return finish(&sessions, &outbox, reason),
     };
@@ -85,6 +88,7 @@ pub async fn run<I: Inbound>(
 struct Opened {
     room: RoomHandle,
     credentials: Credentials,
+    rules: Rules,
     /// Frames that came in one message with the Join.
     rest: Vec<Frame>,
     heartbeat: Heartbeat,
@@ -184,6 +188,7 @@ async fn join_room(
         epoch: accepted.epoch,
         resume: accepted.resume,
         awareness_client_id: accepted.awareness_client_id,
+        rules: accepted.rules,
     };
     let room = sessions.inner.registry.join(&accepted.document, join).await?;
     Ok((room, credentials))
@@ -280,23 +285,13 @@ impl Live<'_> {
     }
 
     async fn frame(&mut self, frame: Frame) -> ControlFlow<Ended> {
-        let config = &self.sessions.inner.config;
         let outcome = match frame {
             Frame::Join(_) => Err(CloseReason::AlreadyJoined),
-            Frame::Update { update_id, update } => self.update(update_id, update).await,
-            Frame::Awareness(state) if state.len() > config.awareness_bytes_max => {
-                let max = config.awareness_bytes_max;
-                Err(CloseReason::MalformedFrame(format!("an awareness state above {max} bytes")))
-            }
-            Frame::Awareness(state) => match validate::awareness_state(&state) {
-                Ok(()) => {
-                    self.open.room.awareness(self.session, state);
-                    Ok(())
-                }
-                Err(malformed) => {
-                    Err(CloseReason::MalformedFrame(format!("awareness: {malformed}")))
-                }
-            },
+            Frame::Update { update_id, update } => self.update(update_id, update, false).await,
+            Frame::Difference { update_id, update } => self.update(update_id, update, true).await,
+            Frame::Sync(state_vector) => self.sync(state_vector).await,
+            Frame::Awareness(state) => self.awareness(Presence::Own(state)),
+            Frame::Presence(state) => self.presence(state),
             Frame::Pong => Ok(()),
             Frame::RefreshToken(token) => self.refresh(&token),
             Frame::Leave => return ControlFlow::Break(Ended::Left),
@@ -317,8 +312,16 @@ impl Live<'_> {
     }
 
     /// Permission before size, size before structure, structure before the room.
-    async fn update(&self, update_id: u64, update: bytes::Bytes) -> Result<(), CloseReason> {
-        if self.open.credentials.access() < Access::Write {
+    async fn update(
+        &self,
+        update_id: u64,
+        update: bytes::Bytes,
+        is_difference: bool,
+    ) -> Result<(), CloseReason> {
+        let is_denied = self.open.credentials.access() < Access::Write;
+        // A Yjs client cannot know it, and answers our state vector in any case: the room looks
+        // whether it brings anything.
+        if is_denied && self.open.rules == Rules::Cowrite {
             return Err(CloseReason::WriteDenied);
         }
         let (bytes, bytes_max) = (update.len(), self.sessions.inner.config.update_bytes_max);
@@ -326,6 +329,35 @@ impl Live<'_> {
             return Err(CloseReason::UpdateTooLarge { bytes, bytes_max });
         }
         let update = CheckedUpdate::new(update).map_err(CloseReason::MalformedUpdate)?;
-        self.open.room.update(self.session, update_id, update).await
+        let kind = UpdateKind { is_difference, is_denied };
+        self.open.room.update(self.session, update_id, update, kind).await
+    }
+
+    async fn sync(&self, state_vector: bytes::Bytes) -> Result<(), CloseReason> {
+        validate::state_vector(&state_vector).map_err(|malformed| {
+            CloseReason::MalformedFrame(format!("state vector: {malformed}"))
+        })?;
+        self.open.room.sync(self.session, state_vector).await
+    }
+
+    /// Yjs clients repeat what they hear of others, which is most of what they say.
+    fn presence(&self, state: AwarenessState) -> Result<(), CloseReason> {
+        match self.outbox.awareness_client_id() {
+            Some(own) if own != state.client_id => Ok(()),
+            _ => self.awareness(Presence::Yjs(state)),
+        }
+    }
+
+    fn awareness(&self, presence: Presence) -> Result<(), CloseReason> {
+        let (Presence::Own(state) | Presence::Yjs(AwarenessState { state, .. })) = &presence;
+        let max = self.sessions.inner.config.awareness_bytes_max;
+        if state.len() > max {
+            let what = format!("an awareness state above {max} bytes");
+            return Err(CloseReason::MalformedFrame(what));
+        }
+        validate::awareness_state(state)
+            .map_err(|malformed| CloseReason::MalformedFrame(format!("awareness: {malformed}")))?;
+        self.open.room.awareness(self.session, presence);
+        Ok(())
     }
 }

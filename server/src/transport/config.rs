@@ -24,6 +24,11 @@ pub struct Config {
     pub streams_per_connection_max: u32,
     /// The largest request message, in bytes.
     pub message_bytes_max: usize,
+    /// Documents on one WebSocket at most, where the protocol has several.
+    pub documents_per_socket_max: usize,
+    /// How long such a WebSocket may be open without a document that its client was let into.
+    #[serde(with = "humantime_serde")]
+    pub authentication_timeout: Duration,
     /// HTTP/2: a ping is sent after this long without a frame.
     #[serde(with = "humantime_serde")]
     pub keepalive_interval: Duration,
@@ -54,6 +59,8 @@ impl Default for Config {
             connections_max: 20_000,
             streams_per_connection_max: 100,
             message_bytes_max: 4 << 20,
+            documents_per_socket_max: 100,
+            authentication_timeout: Duration::from_secs(60),
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(5),
@@ -108,6 +115,11 @@ impl Config {
                         than 0s"
                     .to_owned(),
             );
+        }
+        if self.documents_per_socket_max == 0 || self.authentication_timeout.is_zero() {
+            return Err("transport.documents_per_socket_max and transport.authentication_timeout \
+                        must be more than 0"
+                .to_owned());
         }
         if self.header_timeout.is_zero() {
             return Err("transport.header_timeout must be more than 0s".to_owned());

@@ -2,7 +2,7 @@
 
 use cowrite_proto::v1::{self, ClientFrame, client_frame};
 
-use crate::session::{Access, CloseReason, Frame, Join};
+use crate::session::{Access, CloseReason, Frame, Join, Rules};
 
 /// Turns frames of a message into frames of a session.
 ///
@@ -47,5 +47,6 @@ pub(super) fn join(join: v1::Join) -> Result<Join, CloseReason> {
         resume_sequence: join.resume_sequence,
         awareness_client_id: join.awareness_client_id,
         access,
+        rules: Rules::Cowrite,
     })
 }

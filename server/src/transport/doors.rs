@@ -16,30 +16,36 @@ use hyper::body::Incoming;
 use tonic::{body::Body, server::NamedService};
 use tower::Service;
 
-use super::grpc::{
-    Collaboration, generated::collaboration_service_server::CollaborationServiceServer,
+use super::{
+    grpc::{Collaboration, generated::collaboration_service_server::CollaborationServiceServer},
+    hocuspocus::Hocuspocus,
+    websocket::{Offer, Upgrades, credentials, percent_decoded},
+    y_websocket::{self, YWebSocket},
 };
 
 /// Everything that is served on one port. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Doors {
     collaboration: Option<CollaborationServiceServer<Collaboration>>,
+    websockets: Option<Upgrades>,
     router: Router,
 }
 
 impl Doors {
-    /// The collaboration service, and everything including it for those who do not come natively.
+    /// The collaboration service, WebSockets, and everything including the service for those who do
+    /// not come natively.
     pub(super) fn new(
         collaboration: CollaborationServiceServer<Collaboration>,
+        websockets: Upgrades,
         router: Router,
     ) -> Self {
-        Self { collaboration: Some(collaboration), router }
+        Self { collaboration: Some(collaboration), websockets: Some(websockets), router }
     }
 
     /// A router alone.
     #[must_use]
     pub fn plain(router: Router) -> Self {
-        Self { collaboration: None, router }
+        Self { collaboration: None, websockets: None, router }
     }
 }
 
@@ -53,11 +59,47 @@ impl Service<Request<Incoming>> for Doors {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        if let Some(upgrades) = &self.websockets
+            && let Some(door) = WebSocketDoor::of(&request)
+        {
+            return Box::pin(std::future::ready(Ok(door.answer(upgrades, request))));
+        }
         match &mut self.collaboration {
             Some(collaboration) if is_native(&request) => collaboration.call(request),
             _ => {
                 let answer = self.router.call(request.map(axum::body::Body::new));
                 Box::pin(async move { answer.await.map(|response| response.map(Body::new)) })
+            }
+        }
+    }
+}
+
+/// Which WebSocket door a request is for.
+enum WebSocketDoor {
+    /// This document, not checked yet.
+    Yjs(String),
+    /// Any documents.
+    Hocuspocus,
+}
+
+impl WebSocketDoor {
+    fn of(request: &Request<Incoming>) -> Option<Self> {
+        let path = request.uri().path();
+        if path == "/hocuspocus" || path.starts_with("/hocuspocus/") {
+            return Some(Self::Hocuspocus);
+        }
+        let document = path.strip_prefix("/yjs/")?;
+        // What cannot be decoded is no document id either, and is refused as such.
+        Some(Self::Yjs(percent_decoded(document).unwrap_or_else(|| document.to_owned())))
+    }
+
+    fn answer(self, upgrades: &Upgrades, request: Request<Incoming>) -> Response<Body> {
+        let Offer { token, protocol } = credentials(request.uri().query(), request.headers());
+        match self {
+            Self::Hocuspocus => upgrades.answer(request, protocol, Hocuspocus::open),
+            Self::Yjs(document) => {
+                let wanted = y_websocket::Request { document, token };
+                upgrades.answer(request, protocol, |upgrades| YWebSocket::open(upgrades, wanted))
             }
         }
     }

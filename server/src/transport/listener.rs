@@ -1,18 +1,27 @@
 //! Accepts connections and serves HTTP/1 and HTTP/2 on them, until it is drained.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
     service::TowerToHyperService,
 };
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -103,32 +112,121 @@ impl Listener {
             };
             self.metrics.accepted.inc();
             self.metrics.connections.inc();
+            let counted =
+                Counted { connections: self.metrics.connections.clone(), _permit: permit };
             let connection = Connection {
                 socket,
+                counted,
                 config: self.limits.config.clone(),
                 tls: self.tls.clone(),
                 metrics: self.metrics.clone(),
                 stop: stop.clone(),
                 cut: tasks.token().clone(),
-                _permit: permit,
             };
-            let (doors, metrics) = (doors.clone(), self.metrics.clone());
-            tasks.spawn(async move {
-                connection.serve(doors).await;
-                metrics.connections.dec();
-            });
+            tasks.spawn(connection.serve(doors.clone()));
+        }
+    }
+}
+
+/// A connection, below HTTP. It counts as one as long as it is there: an upgraded one outlives the
+/// task that it began in.
+#[derive(Debug)]
+pub(super) struct Wire {
+    stream: Stream,
+    _counted: Counted,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    // Boxed: it is a hundred times larger.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+#[derive(Debug)]
+struct Counted {
+    connections: Gauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.connections.dec();
+    }
+}
+
+impl Wire {
+    fn new(stream: Stream, counted: Counted) -> Self {
+        Self { stream, _counted: counted }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
         }
     }
 }
 
 struct Connection {
     socket: TcpStream,
+    counted: Counted,
     config: Config,
     tls: Option<Tls>,
     metrics: TransportMetrics,
     stop: CancellationToken,
     cut: CancellationToken,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
@@ -149,7 +247,7 @@ impl Connection {
                 }
             }
         }
-        let Self { socket, config, tls, metrics, stop, cut, _permit } = self;
+        let Self { socket, counted, config, tls, metrics, stop, cut } = self;
         let served = Served { config: &config, doors, stop, cut };
         match tls {
             Some(tls) if byte[0] == HANDSHAKE => {
@@ -160,7 +258,9 @@ impl Connection {
                     accepted = handshake => accepted,
                 };
                 match accepted {
-                    Ok(Ok(socket)) => served.run(socket).await,
+                    Ok(Ok(socket)) => {
+                        served.run(Wire::new(Stream::Tls(Box::new(socket)), counted)).await
+                    }
                     Ok(Err(error)) => {
                         metrics.tls_failures.inc();
                         tracing::debug!(%error, "TLS handshake failed");
@@ -172,7 +272,7 @@ impl Connection {
                 }
             }
             Some(tls) if !tls.plaintext() => tracing::debug!("a connection without TLS"),
-            Some(_) | None => served.run(socket).await,
+            Some(_) | None => served.run(Wire::new(Stream::Plain(socket), counted)).await,
         }
     }
 }
@@ -185,10 +285,10 @@ struct Served<'a> {
 }
 
 impl Served<'_> {
-    async fn run(self, socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    async fn run(self, wire: Wire) {
         let builder = builder(self.config);
         let service = TowerToHyperService::new(self.doors);
-        let io = TokioIo::new(socket);
+        let io = TokioIo::new(wire);
         let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
         let mut stopping = false;
         loop {

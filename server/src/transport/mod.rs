@@ -12,10 +12,15 @@ mod documents;
 mod doors;
 pub mod grpc;
 mod grpc_web;
+mod hocuspocus;
+mod lib0;
 mod listener;
 mod pages;
 mod status;
 pub mod tls;
+mod websocket;
+mod y_websocket;
+mod yjs;
 
 use axum::Router;
 use cowrite_proto::{
@@ -28,6 +33,7 @@ use tonic_health::server::HealthReporter;
 use tonic_web::GrpcWebLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use self::websocket::Upgrades;
 pub use self::{
     admin::{Readiness, admin_router},
     config::Config,
@@ -74,7 +80,8 @@ impl Health {
     }
 }
 
-/// Everything that is served on the main port.
+/// Everything that is served on the main port. When the server shuts down, the ends of WebSockets
+/// are spread over `drain_spread`, because their clients come back at once.
 ///
 /// # Errors
 ///
@@ -83,6 +90,7 @@ pub fn doors(
     config: &Config,
     sessions: &Sessions,
     readiness: &Readiness,
+    drain_spread: std::time::Duration,
 ) -> Result<(Doors, Health), tonic_reflection::server::Error> {
     let session = sessions.config();
     let common = CommonTerms {
@@ -120,7 +128,8 @@ pub fn doors(
         .fallback(pages::not_found)
         // Outside of gRPC-Web, which would answer a preflight request with 400.
         .layer(cors(config));
-    Ok((Doors::new(collaboration, router), Health { reporter }))
+    let websockets = Upgrades::new(sessions.clone(), config.clone(), drain_spread);
+    Ok((Doors::new(collaboration, websockets, router), Health { reporter }))
 }
 
 fn cors(config: &Config) -> CorsLayer {

@@ -53,6 +53,7 @@ pub(super) fn refusal(reason: RefuseReason) -> (ErrorReason, Option<Duration>) {
     match reason {
         RefuseReason::DocumentTooLarge(_) => (ErrorReason::DocumentTooLarge, None),
         RefuseReason::LogFull => (ErrorReason::LogFull, Some(DISK_RETRY)),
+        RefuseReason::WriteDenied => (ErrorReason::WriteDenied, None),
     }
 }
 
