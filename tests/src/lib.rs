@@ -26,6 +26,7 @@
 mod content;
 mod faults;
 mod http1;
+mod issuer;
 mod participant;
 mod process;
 mod proxy;
@@ -39,6 +40,7 @@ pub use crate::{
     content::{assert_converged, content},
     faults::FaultyLog,
     http1::{GrpcWebPart, GrpcWebStream, HttpAnswer, http_get, http_request},
+    issuer::Issuer,
     participant::{Participant, text_update},
     process::ServerProcess,
     proxy::ChaosProxy,
