@@ -161,6 +161,7 @@ fn only_the_folders_that_own_them_import_yrs_tonic_and_sqlite() {
         ("axum", &["server/src/transport", "server/src/app"]),
         ("hyper_util", &["server/src/transport"]),
         ("rusqlite", &["server/src/log"]),
+        ("jsonwebtoken", &["server/src/auth"]),
     ];
     for (path, text) in files("server/src", ".rs") {
         for (library, folders) in owners {
