@@ -7,10 +7,14 @@ use cowrite_proto::v1::{
     collaboration_service_client::CollaborationServiceClient,
     document_service_client::DocumentServiceClient,
 };
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{
+    metadata::MetadataValue,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
 
 use crate::{
-    Document, DocumentOptions, Error, FrameReceiver, FrameSender, JoinOptions, Joined, connection,
+    Document, DocumentOptions, Error, FrameReceiver, FrameSender, JoinOptions, Joined, TokenSource,
+    connection,
 };
 
 /// 16 MiB. HTTP/2 kills a whole connection after many small frames that nobody read; its budget is
@@ -29,9 +33,17 @@ pub struct ClientBuilder {
     message_bytes_max: usize,
     stream_window_bytes: u32,
     ca: Option<Vec<u8>>,
+    token: TokenSource,
 }
 
 impl ClientBuilder {
+    /// The credentials of everything that brings none of its own.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<TokenSource>) -> Self {
+        self.token = token.into();
+        self
+    }
+
     /// Roots, in PEM, that the certificate of an `https` server may lead to, besides those of the
     /// operating system.
     #[must_use]
@@ -103,8 +115,9 @@ impl ClientBuilder {
     /// Uses a channel that the caller made: for client certificates, for a Unix socket, or for tests.
     #[must_use]
     pub fn with_channel(self, channel: Channel) -> Client {
-        let Self { first_message_timeout, message_bytes_max, .. } = self;
-        Client { channel, config: Arc::new(Config { first_message_timeout, message_bytes_max }) }
+        let Self { first_message_timeout, message_bytes_max, token, .. } = self;
+        let config = Config { first_message_timeout, message_bytes_max, token };
+        Client { channel, config: Arc::new(config) }
     }
 
     fn endpoint(&self) -> Result<Endpoint, Error> {
@@ -139,6 +152,7 @@ impl ClientBuilder {
 pub(crate) struct Config {
     pub(crate) first_message_timeout: Duration,
     pub(crate) message_bytes_max: usize,
+    token: TokenSource,
 }
 
 /// A client of one server. Cheap to clone; the clones share one connection, which is made anew by
@@ -173,6 +187,7 @@ impl Client {
             message_bytes_max: 16 << 20,
             stream_window_bytes: STREAM_WINDOW_BYTES,
             ca: None,
+            token: TokenSource::default(),
         }
     }
 
@@ -180,7 +195,10 @@ impl Client {
     /// connection too. Returns at once; [`Document::wait_until_synced`] tells when it is there.
     /// Must be called within a runtime.
     #[must_use]
-    pub fn document(&self, id: impl Into<String>, options: DocumentOptions) -> Document {
+    pub fn document(&self, id: impl Into<String>, mut options: DocumentOptions) -> Document {
+        if options.token.is_none() {
+            options.token = self.config.token.clone();
+        }
         Document::open(self.clone(), id.into(), options)
     }
 
@@ -197,8 +215,11 @@ impl Client {
     /// The session is given up; the server sees that it was cancelled.
     pub async fn open(
         &self,
-        options: JoinOptions,
+        mut options: JoinOptions,
     ) -> Result<(FrameSender, FrameReceiver, Joined), Error> {
+        if options.token.is_empty() {
+            options.token = self.config.token.get().await?;
+        }
         let service = CollaborationServiceClient::new(self.channel.clone())
             .max_decoding_message_size(self.config.message_bytes_max);
         let opened = connection::open(service, options);
@@ -224,6 +245,16 @@ impl Client {
         page_token: impl Into<String>,
     ) -> Result<ListDocumentsResponse, Error> {
         let request = ListDocumentsRequest { page_size, page_token: page_token.into() };
+        let mut request = tonic::Request::new(request);
+        let token = self.config.token.get().await?;
+        if !token.is_empty() {
+            let bearer = format!("Bearer {token}").parse().map(|mut value: MetadataValue<_>| {
+                value.set_sensitive(true);
+                value
+            });
+            let bearer = bearer.map_err(|_| Error::Token)?;
+            request.metadata_mut().insert("authorization", bearer);
+        }
         DocumentServiceClient::new(self.channel.clone())
             .list_documents(request)
             .await

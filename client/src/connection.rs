@@ -1,6 +1,7 @@
 //! One session on one document: frames up and down, without a document behind them.
 
 use std::{
+    fmt,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -12,7 +13,7 @@ use cowrite_proto::{
     PROTOCOL_VERSION,
     v1::{
         self, Access, ClientAwareness, ClientFrame, ClientUpdate, EditRequest, EditResponse,
-        ErrorReason, Join, Joined, Leave, Pong, ServerFrame, SyncChunk, client_frame,
+        ErrorReason, Join, Joined, Leave, Pong, RefreshToken, ServerFrame, SyncChunk, client_frame,
         collaboration_service_client::CollaborationServiceClient, server_frame,
     },
 };
@@ -32,7 +33,7 @@ const MESSAGE_BYTES: usize = 64 << 10;
 const SYNC_SLACK_BYTES: u64 = 1 << 20;
 
 /// How to join a document.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct JoinOptions {
     /// The document's id.
     pub document: String,
@@ -48,6 +49,16 @@ pub struct JoinOptions {
     pub awareness_client_id: u64,
     /// The access wanted; [`Access::Unspecified`] for all that the credentials allow.
     pub access: Access,
+}
+
+/// Without the token.
+impl fmt::Debug for JoinOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinOptions")
+            .field("document", &self.document)
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
 }
 
 impl JoinOptions {
@@ -218,6 +229,20 @@ impl FrameSender {
         self.send(awareness_frame(state)).await
     }
 
+    /// Shows the server a new token for the same subject, before the old one expires. As
+    /// [`Self::send`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::send`].
+    ///
+    /// # Cancellation
+    ///
+    /// The token is not sent.
+    pub async fn refresh_token(&self, token: String) -> Result<(), Error> {
+        self.send(refresh_frame(token)).await
+    }
+
     /// Asks the server to end the session after everything sent so far is acknowledged. The
     /// receiver then ends with `None`.
     ///
@@ -251,6 +276,10 @@ pub(crate) fn update_frame(update_id: u64, update: Bytes) -> ClientFrame {
 
 pub(crate) fn awareness_frame(state: Bytes) -> ClientFrame {
     frame(client_frame::Frame::Awareness(ClientAwareness { state }))
+}
+
+pub(crate) fn refresh_frame(token: String) -> ClientFrame {
+    frame(client_frame::Frame::RefreshToken(RefreshToken { token }))
 }
 
 pub(crate) fn leave_frame() -> ClientFrame {

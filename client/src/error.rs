@@ -54,6 +54,9 @@ pub enum Error {
         /// The largest one that the server takes.
         bytes_max: u64,
     },
+    /// The token has characters that no token has.
+    #[error("the token has characters that no token has")]
+    Token,
     /// The session or the document was closed by this side.
     #[error("the document is closed")]
     Closed,
@@ -103,6 +106,7 @@ impl Error {
             Self::Address { .. }
             | Self::Protocol { .. }
             | Self::AwarenessTooLarge { .. }
+            | Self::Token
             | Self::Closed => ErrorReason::Unspecified,
         }
     }
@@ -165,6 +169,8 @@ fn comes_back(code: Code, reason: ErrorReason) -> bool {
         | Code::Cancelled
         | Code::Aborted
         | Code::DeadlineExceeded => true,
+        // With a new token, where there is one.
+        Code::Unauthenticated => reason == ErrorReason::TokenExpired,
         // Without a reason of the server's own it is HTTP/2 that ran out of something.
         Code::ResourceExhausted => !matches!(
             reason,
@@ -179,8 +185,7 @@ fn comes_back(code: Code, reason: ErrorReason) -> bool {
         | Code::FailedPrecondition
         | Code::OutOfRange
         | Code::Unimplemented
-        | Code::DataLoss
-        | Code::Unauthenticated => false,
+        | Code::DataLoss => false,
     }
 }
 
@@ -220,6 +225,16 @@ mod tests {
         assert!(Error::from_status(busy, None).is_lost());
         let full = status(Code::ResourceExhausted, "DOCUMENT_TOO_LARGE", None);
         assert!(!Error::from_status(full, None).is_lost());
+    }
+
+    #[test]
+    fn a_token_that_expired_is_worth_a_new_one_and_one_that_is_not_valid_is_final() {
+        let expired = status(Code::Unauthenticated, "TOKEN_EXPIRED", None);
+        assert!(Error::from_status(expired, None).is_lost());
+        let invalid = status(Code::Unauthenticated, "UNAUTHENTICATED", None);
+        assert!(!Error::from_status(invalid, None).is_lost());
+        let forbidden = status(Code::PermissionDenied, "FORBIDDEN", None);
+        assert_eq!(Error::from_status(forbidden, None).reason(), ErrorReason::Forbidden);
     }
 
     #[test]

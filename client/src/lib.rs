@@ -25,6 +25,7 @@ mod client;
 mod connection;
 mod document;
 mod error;
+mod token;
 mod unconfirmed;
 
 pub use cowrite_proto::v1::{Access, ErrorReason, Joined, Limits};
@@ -35,4 +36,5 @@ pub use crate::{
     connection::{Event, FrameReceiver, FrameSender, JoinOptions, QUEUE_FRAMES_MAX},
     document::{Document, DocumentOptions, Status, Unsaved},
     error::{Error, Loss, Refusal},
+    token::TokenSource,
 };

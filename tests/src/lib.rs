@@ -27,6 +27,7 @@ mod content;
 mod faults;
 mod hocuspocus;
 mod http1;
+mod issuer;
 mod participant;
 mod process;
 mod proxy;
@@ -42,6 +43,7 @@ pub use crate::{
     faults::FaultyLog,
     hocuspocus::{HClient, HDocument, addressed},
     http1::{GrpcWebPart, GrpcWebStream, HttpAnswer, http_get, http_request},
+    issuer::Issuer,
     participant::{Participant, text_update},
     process::{ServerProcess, cowrite},
     proxy::ChaosProxy,

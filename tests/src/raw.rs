@@ -5,7 +5,7 @@ use std::{collections::VecDeque, net::SocketAddr, pin::Pin};
 use bytes::Bytes;
 use cowrite_proto::v1::{
     ClientAwareness, ClientFrame, ClientUpdate, EditRequest, Join, Joined, Leave, Pong,
-    PublishRequest, ServerFrame, SubscribeRequest, client_frame::Frame as Up,
+    PublishRequest, RefreshToken, ServerFrame, SubscribeRequest, client_frame::Frame as Up,
     collaboration_service_client::CollaborationServiceClient, server_frame::Frame as Down,
 };
 use futures_util::{Stream, StreamExt as _};
@@ -85,7 +85,9 @@ pub fn join_as(document: &str, client_id: u64) -> Join {
 
 /// Frames that clients send.
 pub mod up {
-    use super::{Bytes, ClientAwareness, ClientFrame, ClientUpdate, Join, Leave, Pong, Up};
+    use super::{
+        Bytes, ClientAwareness, ClientFrame, ClientUpdate, Join, Leave, Pong, RefreshToken, Up,
+    };
 
     fn frame(frame: Up) -> ClientFrame {
         ClientFrame { frame: Some(frame) }
@@ -113,6 +115,12 @@ pub mod up {
     #[must_use]
     pub fn pong(nonce: u64) -> ClientFrame {
         frame(Up::Pong(Pong { nonce }))
+    }
+
+    /// A new token.
+    #[must_use]
+    pub fn refresh_token(token: impl Into<String>) -> ClientFrame {
+        frame(Up::RefreshToken(RefreshToken { token: token.into() }))
     }
 
     /// A Leave.

@@ -173,6 +173,7 @@ fn only_the_folders_that_own_them_import_yrs_tonic_and_sqlite() {
                 "server/src/exchange/error.rs",
             ],
         ),
+        ("jsonwebtoken", &["server/src/auth"]),
     ];
     for (path, text) in files("server/src", ".rs") {
         for (library, folders) in owners {

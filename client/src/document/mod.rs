@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
@@ -16,7 +17,7 @@ use serde_json::Value;
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Duration, Instant, sleep_until},
 };
 use yrs::{
     Doc, GetString as _, OffsetKind, Options, ReadTxn as _, StateVector, Transact as _,
@@ -26,14 +27,17 @@ use yrs::{
 };
 
 use crate::{
-    Client, Error, Event, FrameReceiver, FrameSender, JoinOptions, Refusal,
+    Client, Error, Event, FrameReceiver, FrameSender, JoinOptions, Refusal, TokenSource,
     backoff::Backoff,
-    connection::{awareness_frame, leave_frame, update_frame},
+    connection::{awareness_frame, leave_frame, refresh_frame, update_frame},
+    token::refresh_after,
     unconfirmed::Unconfirmed,
 };
 
 /// The origin of transactions with what the server sent, as against edits made here.
 const REMOTE: &str = "cowrite-client/remote";
+/// How long after a failure a new token is asked for again.
+const REFRESH_RETRY: Duration = Duration::from_secs(5);
 /// The key of this module's observer on the copy.
 const OBSERVER: &str = "cowrite-client";
 
@@ -41,8 +45,9 @@ const OBSERVER: &str = "cowrite-client";
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct DocumentOptions {
-    /// The credentials, empty for none.
-    pub token: String,
+    /// The credentials: those of the client by default. A function is asked for each session, and for
+    /// a new token before the one of a running session expires.
+    pub token: TokenSource,
     /// The access wanted; unspecified for all that the credentials allow.
     pub access: Access,
     /// The Yjs client id of the copy, below 2^53; random by default. Two copies that are edited must
@@ -401,7 +406,10 @@ impl Shared {
         client: &Client,
         opened_at: &mut Option<Instant>,
     ) -> Result<Left, Error> {
-        let (sender, mut receiver, joined) = client.open(self.join_options()).await?;
+        let token = self.options.token.get().await?;
+        let mut refresh = self.refresh_at(&token);
+        let mut fetching: Option<Fetching<'_>> = None;
+        let (sender, mut receiver, joined) = client.open(self.join_options(token)).await?;
         *opened_at = Some(Instant::now());
         self.joined(&joined)?;
         if joined.resumed && self.state().sequence >= joined.sync_sequence {
@@ -429,19 +437,44 @@ impl Shared {
                     None if leave_sent && self.state().unconfirmed.edits() == 0 => return Ok(Left),
                     None => return Err(receiver.ended_early()),
                 },
+                outcome = fetched(&mut fetching) => {
+                    fetching = None;
+                    // Without a new token the session goes on until the old one expires.
+                    let again = Some(Instant::now() + REFRESH_RETRY);
+                    refresh = match outcome {
+                        Ok(token) => {
+                            let next = self.refresh_at(&token);
+                            if sender.try_send(refresh_frame(token)) { next } else { again }
+                        }
+                        Err(error) => {
+                            tracing::debug!(document = %self.id, %error, "no new token");
+                            again
+                        }
+                    };
+                }
+                () = sleep_until(refresh.unwrap_or_else(Instant::now)), if refresh.is_some() => {
+                    refresh = None;
+                    fetching = Some(Box::pin(self.options.token.get()));
+                }
                 () = self.wake.notified() => {}
                 () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {}
             }
         }
     }
 
-    fn join_options(&self) -> JoinOptions {
+    /// When a session that begins now with `token` needs another one.
+    fn refresh_at(&self, token: &str) -> Option<Instant> {
+        let after = refresh_after(token).filter(|_| self.options.token.can_refresh())?;
+        Some(Instant::now() + after)
+    }
+
+    fn join_options(&self, token: String) -> JoinOptions {
         let state_vector = self.doc.transact().state_vector();
         let state = self.state();
         let known = !state.epoch.is_empty();
         JoinOptions {
             document: self.id.clone(),
-            token: self.options.token.clone(),
+            token,
             // What was typed before the first session is no reason to ask for a difference.
             state_vector: if known { state_vector.encode_v1().into() } else { Bytes::new() },
             epoch: state.epoch.clone(),
@@ -585,6 +618,17 @@ impl Shared {
             return Err(Error::lost("an update is missing"));
         }
         Ok(())
+    }
+}
+
+/// A token on its way.
+type Fetching<'a> = Pin<Box<dyn Future<Output = Result<String, Error>> + Send + 'a>>;
+
+/// The outcome of what is being fetched; never, if nothing is.
+async fn fetched(fetching: &mut Option<Fetching<'_>>) -> Result<String, Error> {
+    match fetching {
+        Some(fetching) => fetching.await,
+        None => std::future::pending().await,
     }
 }
 

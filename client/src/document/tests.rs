@@ -218,6 +218,46 @@ async fn the_initial_state_comes_in_parts_and_then_edits_come_as_they_are_made()
     assert_eq!(document.text(ROOT), "Hello, all");
 }
 
+/// A JWT with this life in seconds, which nobody has signed.
+fn token(life: u64) -> String {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    let claims = format!(r#"{{"iat":1000,"exp":{}}}"#, 1000 + life);
+    format!("e30.{}.", URL_SAFE_NO_PAD.encode(claims))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_token_is_shown_in_the_session_before_the_old_one_expires() {
+    let (mut server, client) = server();
+    let asked = Arc::new(Mutex::new(0));
+    let mut options = DocumentOptions::default();
+    options.token = TokenSource::from_fn({
+        let asked = Arc::clone(&asked);
+        move || {
+            let mut asked = asked.lock().expect("no panic");
+            *asked += 1;
+            let answer = match *asked {
+                2 => Err("the login server sleeps"),
+                count => Ok(token(100 * count)),
+            };
+            async move { answer }
+        }
+    });
+    let document = client.document("d", options);
+    let (mut session, join) = server.session().await;
+    assert_eq!(join.token, token(100));
+    session.join(joined(&Doc::new())).await;
+    session.sync(&Doc::new(), 0).await;
+    document.wait_until_synced().await.expect("synced");
+    let began = Instant::now();
+    let Up::RefreshToken(refresh) = session.next().await else { panic!("not a new token") };
+    // At four fifths, and once more after a failure.
+    assert_eq!(refresh.token, token(300));
+    assert_eq!(began.elapsed().as_secs(), 85);
+    let Up::RefreshToken(refresh) = session.next().await else { panic!("not a new token") };
+    assert_eq!(refresh.token, token(400));
+    assert_eq!(began.elapsed().as_secs(), 85 + 240);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_edit_is_saved_when_it_is_acknowledged_and_not_before() {
     let (mut server, client) = server();

@@ -18,6 +18,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::auth::Token;
+
 /// How long a command waits for a server that is not there.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -35,8 +37,8 @@ pub(super) struct Address {
     )]
     server: String,
     /// The credentials, where the server asks for them.
-    #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
-    token: String,
+    #[arg(long, value_name = "TOKEN", env = "COWRITE_TOKEN", hide_env_values = true)]
+    token: Option<Token>,
     /// Roots that the certificate of the server may lead to, besides those of the system: a PEM
     /// file.
     #[arg(long, value_name = "FILE")]
@@ -90,6 +92,9 @@ impl Address {
 
     pub(super) async fn connect(&self) -> Result<Client, Box<dyn Error>> {
         let mut builder = Client::builder(&*self.server);
+        if let Some(token) = &self.token {
+            builder = builder.token(token.expose());
+        }
         if let Some(ca) = &self.ca {
             let pem = fs::read(ca).map_err(|error| format!("read {}: {error}", ca.display()))?;
             builder = builder.ca(pem);
@@ -108,7 +113,6 @@ impl Address {
         access: Access,
     ) -> Result<Document, Box<dyn Error>> {
         let mut options = DocumentOptions::default();
-        options.token.clone_from(&self.token);
         options.access = access;
         let opened = self.connect().await?.document(document, options);
         timeout(PATIENCE, opened.wait_until_synced())

@@ -15,6 +15,9 @@ pub(super) struct Claims {
     pub(super) exp: f64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) nbf: Option<f64>,
+    /// Not checked: for clients, which see from it how long a token lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) iat: Option<f64>,
     #[serde(default)]
     pub(super) cowrite: Grants,
 }

@@ -52,12 +52,14 @@ pub fn mint(
     let key = config.keys.iter().find(|key| key.algorithm == Algorithm::HS256);
     let key = key.ok_or(MintError::NoSecret)?;
     let signing = keys::signing_key(key)?;
+    let issued = time::wall_ms() / 1000;
     let claims = Claims {
         sub: subject.to_owned(),
         iss: config.issuer.clone(),
         aud: Audience::One(config.audience.clone()),
-        exp: (time::wall_ms() / 1000 + lifetime.as_secs()) as f64,
+        exp: (issued + lifetime.as_secs()) as f64,
         nbf: None,
+        iat: Some(issued as f64),
         cowrite: Grants::of(rights),
     };
     let mut header = Header::new(jsonwebtoken::Algorithm::HS256);

@@ -182,3 +182,6 @@ impl Authenticator {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -361,3 +361,276 @@ impl Live<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::{sync::mpsc, time::sleep};
+
+    use super::*;
+    use crate::{
+        auth::{self, Algorithm, Authenticator, KeyConfig, Mode, Right, Scope},
+        ids::DocumentId,
+        log::MemoryLog,
+        metrics::Metrics,
+        room::Registry,
+        session::{Config, PROTOCOL_VERSION},
+        shutdown::Tasks,
+    };
+
+    /// One struct of client 1: the text "x" in front of the root "r"; no deletions.
+    const UPDATE: &[u8] = &[1, 1, 1, 0, 4, 1, 1, b'r', 1, b'x', 0];
+
+    /// Sessions, and who makes their tokens.
+    struct Server {
+        sessions: Sessions,
+        auth: auth::Config,
+        _directory: tempfile::TempDir,
+    }
+
+    fn server(leeway: u64) -> Server {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("secret");
+        auth::new_secret(&file).unwrap();
+        let key = KeyConfig { algorithm: Algorithm::HS256, file, kid: String::new() };
+        let auth = auth::Config {
+            mode: Mode::Jwt,
+            issuer: "i".to_owned(),
+            audience: "a".to_owned(),
+            keys: vec![key],
+            leeway: Duration::from_secs(leeway),
+            ..auth::Config::default()
+        };
+        let metrics = Metrics::new();
+        let log = Arc::new(MemoryLog::new(metrics.log.clone()));
+        let registry = Registry::new(room::Config::default(), log, metrics.room, Tasks::new());
+        // Nobody here answers pings.
+        let config =
+            Config { heartbeat_timeout: Duration::from_secs(100_000), ..Config::default() };
+        let authenticator = Authenticator::new(&auth).unwrap();
+        let (metrics, tasks) = (metrics.session, Tasks::new());
+        let sessions = Sessions::new(config, registry, authenticator, metrics, tasks);
+        Server { sessions, auth, _directory: directory }
+    }
+
+    impl Server {
+        /// A token of `subject` that is good for `life` seconds and the leeway.
+        fn token(&self, subject: &str, access: Option<Access>, life: u64) -> Token {
+            let scope = || Scope::Document(DocumentId::parse("doc").unwrap());
+            let rights: Vec<_> =
+                access.map(|access| Right { scope: scope(), access }).into_iter().collect();
+            auth::mint(&self.auth, subject, &rights, Duration::from_secs(life)).unwrap()
+        }
+
+        fn alice(&self, access: Access, life: u64) -> Token {
+            self.token("alice", Some(access), life)
+        }
+
+        async fn open(&self, token: Token) -> Client {
+            self.join(token, None).await
+        }
+
+        async fn join(&self, token: Token, access: Option<Access>) -> Client {
+            let (frames, inbound) = mpsc::channel(16);
+            let (outbox, gone) = self.sessions.open(SessionId::random(), Frames(inbound));
+            let client = Client { frames, outbox, _gone: gone.drop_guard() };
+            let document = "doc".to_owned();
+            let protocol_version = PROTOCOL_VERSION;
+            let join = Join { protocol_version, document, token, access, ..Join::default() };
+            client.send(Frame::Join(Box::new(join))).await;
+            client
+        }
+    }
+
+    struct Frames(mpsc::Receiver<Frame>);
+
+    impl Inbound for Frames {
+        async fn next(&mut self) -> Option<Result<Delivery, CloseReason>> {
+            let frame = self.0.recv().await?;
+            Some(Ok(Delivery { frames: vec![frame], reply: None }))
+        }
+    }
+
+    struct Client {
+        frames: mpsc::Sender<Frame>,
+        outbox: Arc<Outbox>,
+        _gone: tokio_util::sync::DropGuard,
+    }
+
+    /// What came, and how it ended if it did.
+    type Seen = (Vec<Event>, Option<End>);
+
+    impl Client {
+        async fn send(&self, frame: Frame) {
+            self.frames.send(frame).await.unwrap();
+        }
+
+        /// What is there when nothing more happens within `seconds`.
+        async fn after(&self, seconds: u64) -> Seen {
+            sleep(Duration::from_secs(seconds)).await;
+            let mut all = Vec::new();
+            loop {
+                let mut events = Vec::new();
+                let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+                match self.outbox.poll_take(&mut cx, &mut events) {
+                    std::task::Poll::Ready(None) => all.append(&mut events),
+                    std::task::Poll::Ready(end) => return (all, end),
+                    std::task::Poll::Pending => return (all, None),
+                }
+            }
+        }
+
+        async fn refresh(&self, token: Token) -> Seen {
+            self.after(0).await;
+            self.send(Frame::RefreshToken(token)).await;
+            self.after(1).await
+        }
+
+        async fn update(&self) -> Seen {
+            self.after(0).await;
+            let update = Bytes::from_static(UPDATE);
+            self.send(Frame::Update { update_id: 1, update }).await;
+            self.after(1).await
+        }
+    }
+
+    fn reason((_, end): Seen) -> Option<CloseReason> {
+        match end {
+            Some(End::Closed { reason, .. }) => Some(reason),
+            Some(End::Left) => panic!("the session left"),
+            None => None,
+        }
+    }
+
+    fn changes((events, end): &Seen) -> Vec<Access> {
+        assert_eq!(*end, None);
+        let access = |event: &Event| {
+            if let Event::AccessChanged(access) = event { Some(*access) } else { None }
+        };
+        events.iter().filter_map(access).collect()
+    }
+
+    fn acked((events, _): &Seen) -> bool {
+        events.iter().any(|event| matches!(event, Event::Ack { .. }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_ends_when_its_token_does() {
+        let server = server(30);
+        let client = server.open(server.alice(Access::Write, 60)).await;
+        let (events, end) = client.after(85).await;
+        assert!(matches!(events.first(), Some(Event::Joined(_))), "{events:?}");
+        assert_eq!(end, None);
+        let (_, end) = client.after(10).await;
+        let Some(End::Closed { reason, retry_after }) = end else { panic!("{end:?}") };
+        assert_eq!(reason, CloseReason::TokenExpired);
+        assert!(retry_after.is_some(), "a client is told to come back");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_stops_sending_does_not_outlive_its_token() {
+        /// Always has a frame, until `0`.
+        struct Flood(Instant, Option<Join>);
+        impl Inbound for Flood {
+            async fn next(&mut self) -> Option<Result<Delivery, CloseReason>> {
+                let join = self.1.take().map(|join| Frame::Join(Box::new(join)));
+                let frames = vec![join.unwrap_or(Frame::Pong)];
+                (time::now() < self.0).then_some(Ok(Delivery { frames, reply: None }))
+            }
+        }
+        let server = server(0);
+        let (token, document) = (server.alice(Access::Read, 2), "doc".to_owned());
+        let protocol_version = PROTOCOL_VERSION;
+        let join = Join { protocol_version, document, token, ..Join::default() };
+        let inbound = Flood(time::now() + Duration::from_secs(20), Some(join));
+        let (outbox, gone) = server.sessions.open(SessionId::random(), inbound);
+        outbox.finished().await;
+        let (frames, _) = mpsc::channel(1);
+        let client = Client { frames, outbox, _gone: gone.drop_guard() };
+        assert_eq!(reason(client.after(0).await), Some(CloseReason::TokenExpired));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_token_counts_from_when_it_comes_for_longer_or_shorter() {
+        let server = server(30);
+        let client = server.open(server.alice(Access::Write, 60)).await;
+        client.after(50).await;
+        let seen = client.refresh(server.alice(Access::Write, 600)).await;
+        assert_eq!(changes(&seen), [], "the access is the same");
+        assert_eq!(client.after(500).await.1, None);
+        client.refresh(server.alice(Access::Write, 10)).await;
+        assert_eq!(client.after(30).await.1, None);
+        assert_eq!(reason(client.after(15).await), Some(CloseReason::TokenExpired));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_new_token_grants_counts_from_then_on() {
+        let server = server(30);
+        let client = server.open(server.alice(Access::Write, 600)).await;
+        assert!(acked(&client.update().await));
+        let seen = client.refresh(server.alice(Access::Read, 600)).await;
+        assert_eq!(changes(&seen), [Access::Read]);
+        let seen = client.refresh(server.alice(Access::Admin, 600)).await;
+        assert_eq!(changes(&seen), [Access::Write]);
+        assert!(acked(&client.update().await));
+        client.refresh(server.alice(Access::Read, 600)).await;
+        assert_eq!(reason(client.update().await), Some(CloseReason::WriteDenied));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_token_gives_no_more_than_the_client_asked_for() {
+        let server = server(30);
+        let client = server.join(server.alice(Access::Read, 600), Some(Access::Read)).await;
+        let seen = client.refresh(server.alice(Access::Write, 600)).await;
+        assert_eq!(changes(&seen), []);
+        assert_eq!(reason(client.update().await), Some(CloseReason::WriteDenied));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_token_that_is_not_good_ends_the_session() {
+        let server = server(30);
+        let other = server.token("bob", Some(Access::Write), 600);
+        let nothing = server.token("alice", None, 600);
+        let mut expired = server.alice(Access::Write, 600);
+        // Signed by nobody, which is the same to a client.
+        expired = format!("{}x", expired.expose()).into();
+        for (token, expected) in [
+            (other, CloseReason::SubjectChanged),
+            (nothing, CloseReason::Forbidden),
+            (expired, CloseReason::Unauthenticated),
+            (Token::default(), CloseReason::Unauthenticated),
+        ] {
+            let client = server.open(server.alice(Access::Write, 600)).await;
+            assert_eq!(reason(client.refresh(token).await), Some(expected));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_of_nothing_that_may_write_now_comes_back_to_create_the_document() {
+        let server = server(30);
+        let client = server.open(server.alice(Access::Read, 600)).await;
+        let seen = client.refresh(server.alice(Access::Write, 600)).await;
+        assert_eq!(changes(&seen), [Access::Write]);
+        let (_, end) = client.update().await;
+        let Some(End::Closed { reason: CloseReason::RoomRestarted, retry_after: Some(_) }) = end
+        else {
+            panic!("{end:?}")
+        };
+        let client = server.open(server.alice(Access::Write, 600)).await;
+        assert!(acked(&client.update().await));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_changes_tokens_and_does_not_read_is_told_once() {
+        let server = server(30);
+        let client = server.open(server.alice(Access::Write, 600)).await;
+        client.after(1).await;
+        for _ in 0..50 {
+            for access in [Access::Read, Access::Write, Access::Read] {
+                client.send(Frame::RefreshToken(server.alice(access, 600))).await;
+            }
+        }
+        let seen = client.after(1).await;
+        assert_eq!(changes(&seen), [Access::Read]);
+    }
+}

@@ -24,7 +24,7 @@ impl Documents {
 
     /// The next documents that may be read. The others are passed over: not even the end of a page
     /// tells of them.
-    fn readable(
+    async fn readable(
         &self,
         identity: &Identity,
         mut after: Option<DocumentId>,
@@ -32,11 +32,13 @@ impl Documents {
     ) -> Vec<Listed> {
         let mut readable = Vec::new();
         while readable.len() < limit {
-            let listed = self.sessions.registry().list(after.as_ref(), PAGE_SIZE_MAX);
+            let listed = self.sessions.registry().list(after.as_ref(), limit.max(PAGE_SIZE));
             let Some(last) = listed.last() else { break };
             after = Some(last.document.clone());
-            readable
-                .extend(listed.into_iter().filter(|one| identity.access(&one.document).is_some()));
+            let may_be_read = |one: &Listed| identity.access(&one.document).is_some();
+            readable.extend(listed.into_iter().filter(may_be_read));
+            // There may be very many before one that may be read: others are served meanwhile.
+            tokio::task::yield_now().await;
         }
         readable.truncate(limit);
         readable
@@ -73,7 +75,7 @@ impl DocumentService for Documents {
             token => Some(DocumentId::parse(token).map_err(bad_id)?),
         };
         // One more than asked for, to know whether this is the last page.
-        let mut found = self.readable(&identity, after, size + 1);
+        let mut found = self.readable(&identity, after, size + 1).await;
         let more = found.len() > size;
         found.truncate(size);
         let next_page_token = match found.last() {

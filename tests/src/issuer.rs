@@ -1,0 +1,80 @@
+//! Who makes tokens for the people of a test.
+
+use std::time::Duration;
+
+use cowrite_server::{
+    app::Config,
+    auth::{self, Access, Algorithm, KeyConfig, Mode, Right, Scope},
+    ids::DocumentId,
+};
+use tempfile::TempDir;
+
+/// Makes tokens that servers with its settings take.
+#[derive(Debug)]
+pub struct Issuer {
+    config: auth::Config,
+    _directory: TempDir,
+}
+
+impl Issuer {
+    /// With a new secret.
+    #[must_use]
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("secret");
+        auth::new_secret(&file).expect("a secret");
+        let key = KeyConfig { algorithm: Algorithm::HS256, file, kid: String::new() };
+        let config = auth::Config {
+            mode: Mode::Jwt,
+            issuer: "https://issuer.example".to_owned(),
+            audience: "cowrite-tests".to_owned(),
+            keys: vec![key],
+            // So that a token can be made that has expired.
+            leeway: Duration::ZERO,
+            ..auth::Config::default()
+        };
+        Self { config, _directory: directory }
+    }
+
+    /// Makes a server ask for tokens of this issuer.
+    pub fn configure(&self, config: &mut Config) {
+        config.auth = self.config.clone();
+    }
+
+    /// A token for `subject` that is good for ten minutes and grants `access` to each document, or to
+    /// each prefix that ends with `/`.
+    #[must_use]
+    pub fn token(&self, subject: &str, grants: &[(&str, Access)]) -> String {
+        self.token_for(Duration::from_secs(600), subject, grants)
+    }
+
+    /// As [`Self::token`], with the same key but for another audience.
+    #[must_use]
+    pub fn foreign_token(&self, subject: &str, grants: &[(&str, Access)]) -> String {
+        let audience = "somebody else".to_owned();
+        let config = auth::Config { audience, ..self.config.clone() };
+        mint(&config, Duration::from_secs(600), subject, grants)
+    }
+
+    /// As [`Self::token`], good for `life`: with none, it has expired.
+    #[must_use]
+    pub fn token_for(&self, life: Duration, subject: &str, grants: &[(&str, Access)]) -> String {
+        mint(&self.config, life, subject, grants)
+    }
+}
+
+fn mint(config: &auth::Config, life: Duration, subject: &str, grants: &[(&str, Access)]) -> String {
+    let right = |(id, access): &(&str, Access)| {
+        let scope = Scope::prefix(id).or_else(|| DocumentId::parse(id).ok().map(Scope::Document));
+        Right { scope: scope.expect("a document or a prefix"), access: *access }
+    };
+    let rights: Vec<_> = grants.iter().map(right).collect();
+    let token = auth::mint(config, subject, &rights, life);
+    token.expect("a token").expose().to_owned()
+}
+
+impl Default for Issuer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
