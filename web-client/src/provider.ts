@@ -53,6 +53,7 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
   private refreshAt: number | undefined;
   private wanted = false;
   private hidden = false;
+  private forked = false;
   private destroyed = false;
   private lastError: CowriteError | undefined;
   /** Whether a session that resumes has to be looked at. */
@@ -82,7 +83,12 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
     this.ownAwareness = options.awareness === undefined;
     this.awareness =
       options.awareness === null ? undefined : (options.awareness ?? new Awareness(doc));
-    this.link = this.awareness && new AwarenessLink(this.awareness, this, () => this.kick());
+    this.link =
+      this.awareness &&
+      new AwarenessLink(this.awareness, this, {
+        changed: () => this.kick(),
+        tooLarge: (message) => this.failed(new CowriteError('not-saved', message)),
+      });
     if (doc.store.clients.size > 0) this.unconfirmed.unknown(now());
     doc.on('update', this.onUpdate);
     doc.on('destroy', this.onDestroy);
@@ -137,9 +143,12 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
     return this.unconfirmed.refusal;
   }
 
-  /** Wants a session from now on. Again is the same as once. */
+  /**
+   * Wants a session from now on. Again is the same as once. After a fork it does nothing: the copy
+   * belongs to another history, and the document is opened with a new `Y.Doc`.
+   */
   connect(): void {
-    if (this.destroyed) return;
+    if (this.destroyed || this.forked) return;
     this.wanted = true;
     this.hidden = false;
     this.run(this.connection.connect(now()));
@@ -290,6 +299,8 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
   // The session.
 
   private async open(): Promise<void> {
+    // An application may have asked for something else when it was told of what led here.
+    if (!this.connection.isOpening) return;
     const attempt = ++this.attempt;
     let token: string;
     try {
@@ -329,7 +340,9 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
         updated: (update, sequence) => this.updated(update, sequence),
         acknowledged: (id, sequence) => {
           this.unconfirmed.acknowledged(id, now());
-          this.reached(sequence);
+          // It says that everything of others was sent; while a difference is coming in parts, not
+          // that it was applied.
+          if (this.shownSynced) this.reached(sequence);
           this.refresh();
         },
         refused: (id, reason, message, retryAfter) => this.refused(id, reason, message, retryAfter),
@@ -375,7 +388,8 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
     const interval = milliseconds(joined.heartbeatInterval) ?? HEARTBEAT_INTERVAL;
     this.run(this.connection.opened(time, interval));
     this.setAccess(access);
-    if (joined.resumed) this.reached(this.sequence);
+    // A server that restored an older state counts from there.
+    if (!joined.resumed) this.sequence = 0n;
     this.resumed = joined.resumed;
     this.checkResumed();
   }
@@ -433,6 +447,7 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
   }
 
   private fork(): void {
+    this.forked = true;
     const epoch = this.epoch;
     const update = Y.encodeStateAsUpdate(this.doc);
     // The copy belongs to its own history for ever; edits in it are no longer for this document.

@@ -108,8 +108,11 @@ export class Session {
     void sent
       .catch(() => undefined)
       .then(() => {
+        // The stream of a page that goes is ended by the server, and must not be gone before the
+        // goodbye arrives.
+        if (unloading) return;
         clearTimeout(end);
-        if (!unloading) this.abort.abort();
+        this.abort.abort();
       });
   }
 

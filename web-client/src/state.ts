@@ -74,6 +74,11 @@ export class ConnectionState {
     return this.phase.kind === 'open';
   }
 
+  /** A session is being opened. */
+  get isOpening(): boolean {
+    return this.phase.kind === 'opening';
+  }
+
   /** The server refused, and nobody asked again. */
   get isRefused(): boolean {
     return this.phase.kind === 'refused';
@@ -237,7 +242,7 @@ export class ConnectionState {
     }
     this.phase = { kind: 'opening', since: now };
     this.unackedSince = undefined;
-    return [...this.show('connecting'), { kind: 'open' }];
+    return [{ kind: 'open' }, ...this.show('connecting')];
   }
 
   private show(status: Status): Effect[] {

@@ -1,6 +1,6 @@
 // The way to the server: Subscribe streams down, Publish carries frames up.
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import { type Client, type Transport as Rpc, createClient } from '@connectrpc/connect';
+import type { Transport as Rpc } from '@connectrpc/connect';
 import { createGrpcWebTransport } from '@connectrpc/connect-web';
 import {
   type ClientFrameSchema,
@@ -37,15 +37,21 @@ export interface Transport {
   publish(key: SessionKey, frames: readonly UpFrame[], options: PublishOptions): Promise<void>;
 }
 
-/** gRPC-Web to the server at `url`. `fetch` replaces the one of the platform. */
+/**
+ * gRPC-Web to the server at `url`. `fetch` replaces the one of the platform. The methods are called
+ * without a generated client, which would bring along the kinds of streams that browsers do not have.
+ */
 export function grpcWebTransport(url: string, fetch?: typeof globalThis.fetch): Transport {
-  const client = createClient(CollaborationService, rpc(url, fetch));
-  let lasting: Client<typeof CollaborationService> | undefined;
+  const { subscribe, publish } = CollaborationService.method;
+  const usual = rpc(url, fetch);
+  let lasting: Rpc | undefined;
   return {
     async *subscribe(join, signal) {
-      for await (const response of client.subscribe({ join }, { signal })) {
-        yield response.frames.map((frame) => frame.frame);
-      }
+      const request = (async function* () {
+        yield { join };
+      })();
+      const responses = await usual.stream(subscribe, signal, undefined, undefined, request);
+      for await (const { frames } of responses.message) yield frames.map((frame) => frame.frame);
     },
     async publish(key, frames, { signal, timeout, keepalive }) {
       const request = {
@@ -54,10 +60,10 @@ export function grpcWebTransport(url: string, fetch?: typeof globalThis.fetch): 
         frames: frames.map((frame) => ({ frame })),
       };
       if (keepalive) {
-        lasting ??= createClient(CollaborationService, rpc(url, keepAlive(fetch)));
-        await lasting.publish(request, { signal });
+        lasting ??= rpc(url, keepAlive(fetch));
+        await lasting.unary(publish, signal, undefined, undefined, request);
       } else {
-        await client.publish(request, { signal, timeoutMs: timeout });
+        await usual.unary(publish, signal, timeout, undefined, request);
       }
     },
   };
