@@ -2,6 +2,7 @@
 // y-protocols each of its words is simply the next state of that client.
 import * as encoding from 'lib0/encoding';
 import { type Awareness, applyAwarenessUpdate, removeAwarenessStates } from 'y-protocols/awareness';
+import { guard } from './errors.js';
 
 /** What the `update` event of an Awareness tells. */
 interface Changes {
@@ -106,7 +107,8 @@ export class AwarenessLink {
     const next = (this.awareness.meta.get(client)?.clock ?? 0) + 1;
     encoding.writeVarUint(encoder, next);
     encoding.writeVarString(encoder, json);
-    applyAwarenessUpdate(this.awareness, encoding.toUint8Array(encoder), this.origin);
+    const update = encoding.toUint8Array(encoder);
+    guard(() => applyAwarenessUpdate(this.awareness, update, this.origin));
     // y-protocols drops a state that is not renewed for 30 s. The server says when a client is gone,
     // and the end of the session says it of all.
     const meta = this.awareness.meta.get(client);
@@ -115,7 +117,7 @@ export class AwarenessLink {
 
   private remove(clients: readonly number[]): void {
     const known = clients.filter((client) => this.remote.delete(client));
-    removeAwarenessStates(this.awareness, known, this.origin);
+    guard(() => removeAwarenessStates(this.awareness, known, this.origin));
     // So that coming back counts as added, and memory does not grow with everybody who ever was here.
     for (const client of known) this.awareness.meta.delete(client);
   }

@@ -11,13 +11,13 @@ const LIST_TIMEOUT = 10_000;
 export interface ListDocumentsOptions {
   /** The server's address, such as `https://docs.example.org`. */
   readonly url: string;
-  readonly token?: Token;
+  readonly token?: Token | undefined;
   /** How many at the most: 1 to 1000, 100 by default. */
-  readonly pageSize?: number;
+  readonly pageSize?: number | undefined;
   /** `nextPageToken` of the page before. */
-  readonly pageToken?: string;
-  readonly signal?: AbortSignal;
-  readonly fetch?: typeof globalThis.fetch;
+  readonly pageToken?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly fetch?: typeof globalThis.fetch | undefined;
 }
 
 /** A document in a list. */

@@ -1,7 +1,7 @@
 // What can go wrong, by what the caller can do about it.
 import { Code, ConnectError } from '@connectrpc/connect';
 import { BinaryReader } from '@bufbuild/protobuf/wire';
-import { ErrorReason } from './gen/cowrite/v1/error_pb.js';
+import { type ErrorReason, ErrorReasonSchema } from './gen/cowrite/v1/error_pb.js';
 
 /** Stable reasons of the server, as in error.proto, and `UNSPECIFIED` where it gave none. */
 export type Reason = keyof typeof ErrorReason;
@@ -49,7 +49,12 @@ const DOMAIN = 'cowrite';
 
 /** The name of a reason; of one that this version does not know, `UNSPECIFIED`. */
 export function reasonName(reason: number): Reason {
-  return (ErrorReason[reason] as Reason | undefined) ?? 'UNSPECIFIED';
+  const values: Record<number, { localName: string } | undefined> = ErrorReasonSchema.value;
+  return (values[reason]?.localName as Reason | undefined) ?? 'UNSPECIFIED';
+}
+
+function isReason(name: string): name is Reason {
+  return ErrorReasonSchema.values.some(({ localName }) => localName === name);
 }
 
 /**
@@ -104,7 +109,7 @@ function readDetails(status: ConnectError): { reason?: Reason; retryAfter?: numb
     if (detail.type === 'google.rpc.ErrorInfo') {
       const fields = readFields(detail.value);
       const name = text(fields.get(1));
-      if (text(fields.get(2)) === DOMAIN && name in ErrorReason) found.reason = name as Reason;
+      if (text(fields.get(2)) === DOMAIN && isReason(name)) found.reason = name;
     } else if (detail.type === 'google.rpc.RetryInfo') {
       const delay = readFields(detail.value).get(1);
       if (delay instanceof Uint8Array) {
@@ -132,4 +137,20 @@ function readFields(bytes: Uint8Array): Map<number, Uint8Array | bigint | string
 
 function text(bytes: Uint8Array | bigint | string | undefined): string {
   return bytes instanceof Uint8Array ? new TextDecoder().decode(bytes) : '';
+}
+
+/** Brings an error of the application's own code to where such errors are looked for. */
+export function report(error: unknown): void {
+  queueMicrotask(() => {
+    throw error;
+  });
+}
+
+/** Does what the application's own code may break, without being broken by it. */
+export function guard(action: () => void): void {
+  try {
+    action();
+  } catch (error) {
+    report(error);
+  }
 }

@@ -19,22 +19,22 @@ export interface CowriteOptions {
    * Credentials. A function is called for each session, and again before a JWT with `iat` and `exp`
    * expires.
    */
-  readonly token?: Token;
+  readonly token?: Token | undefined;
   /** Whose states are shared; a new one by default, `null` for none. */
-  readonly awareness?: Awareness | null;
+  readonly awareness?: Awareness | null | undefined;
   /**
    * Where edits wait for the server. `indexeddb` by default where there is IndexedDB, else `false`:
    * then edits without a session are in memory only.
    */
-  readonly persistence?: 'indexeddb' | false;
+  readonly persistence?: 'indexeddb' | false | undefined;
   /** Connect at once. Default `true`. */
-  readonly connect?: boolean;
+  readonly connect?: boolean | undefined;
   /** `read` asks for no more than reading; by default for all that the credentials allow. */
-  readonly access?: 'read';
+  readonly access?: 'read' | undefined;
   /** Replaces the platform's `fetch`. */
-  readonly fetch?: typeof globalThis.fetch;
+  readonly fetch?: typeof globalThis.fetch | undefined;
   /** Replaces gRPC-Web altogether, for tests. */
-  readonly transport?: Transport;
+  readonly transport?: Transport | undefined;
 }
 
 /** A session, or an attempt to have one, has ended. */

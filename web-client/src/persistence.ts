@@ -154,9 +154,10 @@ export class LocalCopy {
 
   /**
    * Gives the copy a name of its own, because the document has another history now, and makes room
-   * for that. Returns the name. Later edits are kept there.
+   * for that. `all` is everything, up to local edit `edit`. Returns the name. Later edits are kept
+   * there.
    */
-  fork(epoch: string, all: Uint8Array): string {
+  fork(epoch: string, all: Uint8Array, edit: number): string {
     const main = this.db;
     const history = this.epoch;
     const name = `${this.name}${KEPT}${epoch.slice(0, 8)}-${Date.now().toString(36)}`;
@@ -166,7 +167,8 @@ export class LocalCopy {
     this.started = false;
     this.adopted.clear();
     this.pending = [all];
-    this.pendingEdit = this.last;
+    this.pendingEdit = this.last = edit;
+    this.cleared = false;
     this.epochChanged = true;
     this.incomplete = false;
     this.kept = 0;
@@ -235,11 +237,25 @@ export class LocalCopy {
     this.incomplete = true;
     this.pending = [];
     if (this.closed) return;
-    this.retry = setTimeout(() => {
-      this.retry = undefined;
-      this.write();
-    }, RETRY_DELAY);
+    this.retry = setTimeout(() => void this.reopen(), RETRY_DELAY);
     if (!known) this.ports.failed(failure('the local copy cannot be written', error));
+  }
+
+  /** Tries again on a new connection: a browser may have closed the one that there was. */
+  private async reopen(): Promise<void> {
+    this.db?.close();
+    try {
+      this.db = await open(this.name);
+    } catch (error) {
+      if (!this.closed) this.writeFailed(error);
+      return;
+    }
+    this.retry = undefined;
+    if (this.closed) return this.db.close();
+    // Perhaps somebody has deleted what was there.
+    this.rows = [];
+    this.epochChanged = this.epoch !== undefined;
+    this.write();
   }
 
   /** Writes; of several tabs only one at a time makes one row of many. */

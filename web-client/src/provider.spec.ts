@@ -231,6 +231,38 @@ describe('a session', () => {
     expect(provider.state).toBe('not-saved');
   });
 
+  it('an application that throws when it is told of something does not end it', async () => {
+    const thrown: unknown[] = [];
+    vi.stubGlobal('queueMicrotask', (task: () => void) => {
+      void Promise.resolve()
+        .then(task)
+        .catch((error: unknown) => thrown.push(error));
+    });
+    const provider = open();
+    provider.on('synced', () => {
+      throw new Error('in synced');
+    });
+    provider.doc.on('afterTransaction', () => {
+      throw new Error('in an observer');
+    });
+    provider.awareness?.on('change', () => {
+      throw new Error('in awareness');
+    });
+    const closed = closedEvents(provider);
+    await settle();
+    const server = docWith('one');
+    transport.session.joined(server, { syncSequence: 1n });
+    transport.session.sync(server);
+    transport.session.awareness(11, 1n, '{}');
+    await settle();
+    expect(thrown.map(String)).toEqual([
+      'Error: in an observer',
+      'Error: in synced',
+      'Error: in awareness',
+    ]);
+    expect([closed, provider.synced, read(provider.doc)]).toEqual([[], true, 'one']);
+  });
+
   it('the token is asked for with each join and before it expires', async () => {
     let fetched = 0;
     // Issued by a clock that is a day behind: only its lifetime of 100 s counts.
@@ -307,6 +339,8 @@ describe('pitfalls', () => {
     expect(session.published).toEqual([]);
     expect(forks).toMatchObject([{ epoch: '07'.repeat(16), kept: undefined }]);
     expect(closed.at(-1)).toMatchObject({ reason: 'EPOCH_MISMATCH', permanent: true });
+    expect(provider.state).toBe('not-saved');
+    await expect(provider.whenSaved()).rejects.toMatchObject({ code: 'epoch' });
     provider.connect();
     await settle(60_000);
     expect(transport.sessions).toHaveLength(2);
@@ -560,6 +594,18 @@ describe('pitfalls', () => {
     expect([transport.sessions.length, provider.status]).toEqual([2, 'disconnected']);
   });
 
+  it('pitfall 14: an edit under way when the right to write was taken is no fault, twice is', async () => {
+    const provider = await synced();
+    transport.session.end(status(Code.PermissionDenied, 'WRITE_DENIED'));
+    await settle(300);
+    transport.session.joined(new Y.Doc());
+    await settle();
+    expect([transport.sessions.length, provider.status]).toEqual([2, 'connected']);
+    transport.session.end(status(Code.PermissionDenied, 'WRITE_DENIED'));
+    await settle(60_000);
+    expect([transport.sessions.length, provider.status]).toEqual([2, 'disconnected']);
+  });
+
   it('pitfall 15: connect twice and destroy once is one session and no more', async () => {
     const provider = open();
     provider.connect();
@@ -568,6 +614,9 @@ describe('pitfalls', () => {
     expect(transport.sessions).toHaveLength(1);
     transport.session.joined(new Y.Doc());
     await settle();
+    provider.connect();
+    await settle();
+    expect(transport.sessions).toHaveLength(1);
     provider.destroy();
     provider.destroy();
     await settle(60_000);
@@ -587,6 +636,15 @@ describe('pitfalls', () => {
     await settle(60_000);
     expect(transport.sessions.every((session, i) => i === 0 || session.aborted)).toBe(true);
     expect(provider.status).toBe('disconnected');
+  });
+
+  it('pitfall 15: an application that disconnects when a probe fails gets no session', async () => {
+    const provider = await synced({ awareness: null });
+    provider.on('closed', () => provider.disconnect());
+    transport.session.answering = false;
+    vi.setSystemTime(Date.now() + 3_600_000);
+    await settle(60_000);
+    expect([transport.sessions.length, provider.status]).toEqual([1, 'disconnected']);
   });
 
   it('pitfall 16: a stream that brings nothing is given up, and the likely cause named', async () => {

@@ -3,17 +3,18 @@ import { ObservableV2 } from 'lib0/observable';
 import { Awareness } from 'y-protocols/awareness';
 import * as Y from 'yjs';
 import { AwarenessLink } from './awareness.js';
-import { CowriteError, type Reason } from './errors.js';
+import { CowriteError, type Reason, guard } from './errors.js';
 import { Access, type Joined } from './gen/cowrite/v1/collaboration_pb.js';
 import type { CowriteEvents, CowriteOptions } from './options.js';
 import { LeaveWarning, isVisible, watchPage } from './page.js';
 import { LocalCopy, localCopyName } from './persistence.js';
+import { applyRemote, difference, hasMore, restore } from './replica.js';
 import { GRACE, type SaveState, saveState } from './save-state.js';
 import { type DocumentAccess, KEEPALIVE_BYTES, Session, milliseconds } from './session.js';
 import { ConnectionState, type Effect, SLEEP_GAP, type Status } from './state.js';
 import { refreshDelay, tokenText } from './token.js';
 import { type Transport, type UpFrame, grpcWebTransport } from './transport.js';
-import { type Refusal, type State, Unconfirmed } from './unconfirmed.js';
+import { type Refusal, Unconfirmed } from './unconfirmed.js';
 
 const PROTOCOL_VERSION = 1;
 /** Where a server does not say, it pings this often, in milliseconds. */
@@ -55,10 +56,14 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
   private hidden = false;
   private forked = false;
   private destroyed = false;
+  /** The last session ended because an edit was not allowed. */
+  private denied = false;
   private lastError: CowriteError | undefined;
   /** Whether a session that resumes has to be looked at. */
   private resumed = false;
   private readonly waiters = new Set<() => void>();
+  private readonly effects: Effect[] = [];
+  private running = false;
 
   private shownStatus: Status = 'disconnected';
   private shownSynced = false;
@@ -168,7 +173,7 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
     this.doc.off('update', this.onUpdate);
     this.doc.off('destroy', this.onDestroy);
     this.link?.destroy();
-    if (this.ownAwareness) this.awareness?.destroy();
+    if (this.ownAwareness) guard(() => this.awareness?.destroy());
     this.unwatch();
     this.warning.set(false);
     clearTimeout(this.timer);
@@ -215,6 +220,14 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
     for (const check of [...this.waiters]) check();
   }
 
+  /** What an application throws when it is told of something stops nothing here. */
+  override emit<Name extends keyof CowriteEvents & string>(
+    name: Name,
+    args: Parameters<CowriteEvents[Name]>,
+  ): void {
+    guard(() => super.emit(name, args));
+  }
+
   // The document.
 
   private readonly onUpdate = (
@@ -237,15 +250,8 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
 
   private readonly onDestroy = (): void => this.destroy();
 
-  /** Applies what the server sent. Returns whether the copy is complete. */
   private apply(update: Uint8Array): boolean {
-    try {
-      Y.applyUpdate(this.doc, update, this);
-    } catch (error) {
-      throw new CowriteError('protocol', 'an update that cannot be applied', { cause: error });
-    }
-    const { pendingStructs, pendingDs } = this.doc.store;
-    return pendingStructs === null && pendingDs === null;
+    return applyRemote(this.doc, update, this);
   }
 
   // The local copy.
@@ -266,19 +272,15 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
       ({ updates, epoch, unsaved }) => {
         if (this.destroyed) return;
         if (epoch !== undefined) this.epochBytes = new Uint8Array(epoch);
-        if (updates.length > 0) {
-          Y.transact(
-            this.doc,
-            () => updates.forEach((update) => Y.applyUpdate(this.doc, update, copy)),
-            copy,
-            false,
-          );
-        }
+        const broken = restore(this.doc, updates, copy);
+        // What the document had before it was given to this provider.
         const early = this.unconfirmed.edits > 0;
         if (unsaved) this.unconfirmed.unknown(now());
-        copy.start(unsaved ? this.unconfirmed.lastEdit : 0);
-        // What the document had before it was given to this provider.
         if (early) copy.appendAll(this.unconfirmed.lastEdit);
+        copy.start(unsaved ? this.unconfirmed.lastEdit : 0);
+        if (broken === undefined) return;
+        const message = 'a part of the local copy cannot be read';
+        this.failed(new CowriteError('persistence', message, { cause: broken }));
       },
       (error: CowriteError) => {
         this.localCopy = undefined;
@@ -299,8 +301,6 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
   // The session.
 
   private async open(): Promise<void> {
-    // An application may have asked for something else when it was told of what led here.
-    if (!this.connection.isOpening) return;
     const attempt = ++this.attempt;
     let token: string;
     try {
@@ -339,7 +339,8 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
         },
         updated: (update, sequence) => this.updated(update, sequence),
         acknowledged: (id, sequence) => {
-          this.unconfirmed.acknowledged(id, now());
+          this.unconfirmed.acknowledged(id);
+          this.denied = false;
           // It says that everything of others was sent; while a difference is coming in parts, not
           // that it was applied.
           if (this.shownSynced) this.reached(sequence);
@@ -351,6 +352,7 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
         heard: () => this.connection.heard(now()),
         answered: () => {
           this.connection.answered(now());
+          this.unconfirmed.accepted(now());
           this.refresh();
         },
         ended: (error) => this.ended(error),
@@ -376,14 +378,10 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
     const limit = (bytes: bigint | undefined) => Number(bytes ?? 0n) || Infinity;
     const time = now();
     if (hasMore(this.doc, joined.stateVector)) this.unconfirmed.unknown(time);
-    this.unconfirmed.sessionBegan(
-      joined.stateVector,
-      {
-        updateBytesMax: limit(joined.limits?.updateBytesMax),
-        messageBytesMax: limit(joined.limits?.messageBytesMax),
-      },
-      time,
-    );
+    this.unconfirmed.sessionBegan(joined.stateVector, {
+      updateBytesMax: limit(joined.limits?.updateBytesMax),
+      messageBytesMax: limit(joined.limits?.messageBytesMax),
+    });
     this.link?.sessionBegan(limit(joined.limits?.awarenessBytesMax));
     const interval = milliseconds(joined.heartbeatInterval) ?? HEARTBEAT_INTERVAL;
     this.run(this.connection.opened(time, interval));
@@ -426,14 +424,19 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
   private ended(error: CowriteError): void {
     const wasOpen = this.connection.isOpen;
     this.endSession();
-    // A token may have expired under a session that slept: a fresh one is worth another try.
-    const expired =
-      wasOpen && error.reason === 'UNAUTHENTICATED' && typeof this.options.token === 'function';
-    const cause = expired
-      ? new CowriteError('lost', error.message, { reason: error.reason, cause: error })
-      : error;
+    const cause = wasOpen && this.isWorthReturning(error) ? asLost(error) : error;
     if (cause.code === 'epoch') this.fork();
     this.run(this.connection.ended(cause, now()));
+  }
+
+  /** What ended a session that was open, and would be final for one that was never had. */
+  private isWorthReturning({ reason }: CowriteError): boolean {
+    // A token may have expired under a session that slept: the next one is a fresh one.
+    if (reason === 'UNAUTHENTICATED') return typeof this.options.token === 'function';
+    // An edit may have been under way when the right to write was taken. Not twice in a row.
+    const again = this.denied;
+    this.denied = reason === 'WRITE_DENIED';
+    return this.denied && !again;
   }
 
   private endSession(): void {
@@ -451,8 +454,9 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
     const epoch = this.epoch;
     const update = Y.encodeStateAsUpdate(this.doc);
     // The copy belongs to its own history for ever; edits in it are no longer for this document.
-    const copy = this.localCopy;
-    const kept = copy?.fork(epoch, update);
+    // And none of it is on the server any more.
+    this.unconfirmed.unknown(now());
+    const kept = this.localCopy?.fork(epoch, update, this.unconfirmed.lastEdit);
     this.emit('fork', [{ epoch, kept, update }]);
   }
 
@@ -474,33 +478,45 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
 
   // Decisions and their effects.
 
+  /** Carries out effects in the order of the decisions, also when an application decides meanwhile. */
   private run(effects: readonly Effect[]): void {
-    for (const effect of effects) {
-      switch (effect.kind) {
-        case 'open':
-          void this.open();
-          break;
-        case 'abort':
-          this.letGo(effect.leave, false);
-          break;
-        case 'probe':
-          this.session?.probe();
-          break;
-        case 'status':
-          this.shownStatus = effect.status;
-          this.emit('status', [{ status: effect.status }]);
-          break;
-        case 'closed': {
-          const { error, permanent, retryAfter } = effect;
-          this.lastError = error;
-          const closed = { reason: error.reason, message: error.message, permanent };
-          this.refresh();
-          this.emit('closed', [retryAfter === undefined ? closed : { ...closed, retryAfter }]);
-          break;
-        }
+    this.effects.push(...effects);
+    if (this.running) return;
+    this.running = true;
+    try {
+      for (let next = this.effects.shift(); next !== undefined; next = this.effects.shift()) {
+        this.carryOut(next);
       }
+    } finally {
+      this.running = false;
     }
     this.refresh();
+  }
+
+  private carryOut(effect: Effect): void {
+    switch (effect.kind) {
+      case 'open':
+        void this.open();
+        break;
+      case 'abort':
+        this.letGo(effect.leave, false);
+        break;
+      case 'probe':
+        this.session?.probe();
+        break;
+      case 'status':
+        this.shownStatus = effect.status;
+        this.emit('status', [{ status: effect.status }]);
+        break;
+      case 'closed': {
+        const { error, permanent, retryAfter } = effect;
+        this.lastError = error;
+        this.refresh();
+        const closed = { reason: error.reason, message: error.message, permanent };
+        this.emit('closed', [retryAfter === undefined ? closed : { ...closed, retryAfter }]);
+        break;
+      }
+    }
   }
 
   private letGo(leave: boolean, unloading: boolean): void {
@@ -632,24 +648,7 @@ function hex(bytes: Uint8Array): string {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
-/** Everything that `doc` has and `since` has not, without what hangs in the air. */
-function difference(doc: Y.Doc, since: State): Uint8Array {
-  const encoded = since instanceof Uint8Array ? since : Y.encodeStateVector(new Map(since));
-  const { pendingStructs, pendingDs } = doc.store;
-  doc.store.pendingStructs = doc.store.pendingDs = null;
-  try {
-    return Y.encodeStateAsUpdate(doc, encoded);
-  } finally {
-    doc.store.pendingStructs = pendingStructs;
-    doc.store.pendingDs = pendingDs;
-  }
-}
-
-/** `doc` has content that the state vector does not cover. Deletions do not show in either. */
-function hasMore(doc: Y.Doc, stateVector: Uint8Array): boolean {
-  const known = Y.decodeStateVector(stateVector);
-  for (const [client, clock] of Y.decodeStateVector(Y.encodeStateVector(doc))) {
-    if (clock > (known.get(client) ?? 0)) return true;
-  }
-  return false;
+function asLost(error: CowriteError): CowriteError {
+  const { reason, retryAfter } = error;
+  return new CowriteError('lost', error.message, { reason, retryAfter, cause: error });
 }

@@ -2,9 +2,9 @@
 // order of edits follows from it, and so does a latency that does not grow with the rate of typing.
 import type { UpFrame } from './transport.js';
 
-/** A push is given this long, in milliseconds, and one more second for each 16 KiB. */
+/** A push is given this long, in milliseconds, and one more second for each 8 KiB. */
 const PUSH_TIMEOUT = 10_000;
-const BYTES_PER_SECOND = 16 << 10;
+const BYTES_PER_SECOND = 8 << 10;
 
 /** What a pusher needs. */
 export interface PusherPorts {

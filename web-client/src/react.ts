@@ -31,12 +31,7 @@ export function useCowrite(options: CowriteOptions): Cowrite | undefined {
   const { url, document, access } = options;
   useEffect(() => {
     const doc = new Y.Doc();
-    const provider = new CowriteProvider(doc, {
-      ...first,
-      url,
-      document,
-      ...(access === undefined ? {} : { access }),
-    });
+    const provider = new CowriteProvider(doc, { ...first, url, document, access });
     let closed: ClosedEvent | undefined;
     let error: CowriteError | undefined;
     const show = () => {

@@ -1,6 +1,13 @@
 // One session on one document, from Join to its end.
 import { type Duration } from '@bufbuild/protobuf/wkt';
-import { type ClosingNotice, CowriteError, type Reason, fromCall, reasonName } from './errors.js';
+import {
+  type ClosingNotice,
+  CowriteError,
+  type Reason,
+  fromCall,
+  reasonName,
+  report,
+} from './errors.js';
 import { Access, type Joined } from './gen/cowrite/v1/collaboration_pb.js';
 import { Pusher } from './push.js';
 import type { DownFrame, JoinFrame, SessionKey, Transport, UpFrame } from './transport.js';
@@ -129,7 +136,7 @@ export class Session {
         if (this.over) return;
         this.ports.heard();
         for (const frame of frames) {
-          this.received(frame);
+          this.take(frame);
           if (this.over) return;
         }
         // What was acknowledged or asked for may have made something to send.
@@ -143,6 +150,16 @@ export class Session {
       );
     } catch (error) {
       this.end(fromCall(error, this.closing));
+    }
+  }
+
+  private take(frame: DownFrame): void {
+    try {
+      this.received(frame);
+    } catch (error) {
+      // What an application throws when it is told of something is no fault of the session.
+      if (error instanceof CowriteError) throw error;
+      report(error);
     }
   }
 

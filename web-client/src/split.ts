@@ -8,6 +8,8 @@ type Struct = Y.Item | Y.GC;
 /** Bytes of a part that are not structs: counts, and per client its id, its clock and its count. */
 const PART_OVERHEAD = 32;
 const CLIENT_OVERHEAD = 24;
+/** Bytes of an item that are not content: its origins, its length. */
+const ITEM_OVERHEAD = 64;
 /** The largest encoding of a deleted range. */
 const RANGE_BYTES = 16;
 
@@ -103,7 +105,7 @@ function divide(item: Y.Item, bytesMax: number): Y.Item[] | undefined {
   const pieces: Y.Item[] = [];
   const rest = [item];
   for (let piece = rest.pop(); piece !== undefined; piece = rest.pop()) {
-    if (structBytes(piece) <= bytesMax) {
+    if (fits(piece, bytesMax)) {
       pieces.push(piece);
       continue;
     }
@@ -126,13 +128,22 @@ function divide(item: Y.Item, bytesMax: number): Y.Item[] | undefined {
   return pieces;
 }
 
+/** Without encoding where the length says it: a long paste is looked at once for each piece. */
+function fits(item: Y.Item, bytesMax: number): boolean {
+  if (item.content instanceof Y.ContentString) {
+    // One to three bytes of UTF-8 to a unit of UTF-16.
+    if (item.length > bytesMax) return false;
+    if (item.length * 3 + ITEM_OVERHEAD <= bytesMax && item.parentSub === null) return true;
+  }
+  return structBytes(item) <= bytesMax;
+}
+
 /** Where to divide content, `undefined` for content that has no middle. */
 function middle(content: Y.Item['content'], bytesMax: number): number | undefined {
   const length = content.getLength();
   if (length < 2) return undefined;
   if (content instanceof Y.ContentString) {
-    // At most three bytes of UTF-8 to a unit of UTF-16. 64 for what else an item has.
-    const at = Math.max(1, Math.min(Math.floor((bytesMax - 64) / 3), length - 1));
+    const at = Math.max(1, Math.min(Math.floor((bytesMax - ITEM_OVERHEAD) / 3), length - 1));
     const unit = content.str.charCodeAt(at - 1);
     const betweenSurrogates = unit >= 0xd800 && unit < 0xdc00;
     if (!betweenSurrogates) return at;

@@ -74,11 +74,6 @@ export class ConnectionState {
     return this.phase.kind === 'open';
   }
 
-  /** A session is being opened. */
-  get isOpening(): boolean {
-    return this.phase.kind === 'opening';
-  }
-
   /** The server refused, and nobody asked again. */
   get isRefused(): boolean {
     return this.phase.kind === 'refused';

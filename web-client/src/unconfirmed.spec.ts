@@ -26,7 +26,7 @@ function type(text: string): void {
 }
 
 function begin(base = new Y.Doc(), limits = LIMITS): void {
-  edits.sessionBegan(Y.encodeStateVector(base), limits, 0);
+  edits.sessionBegan(Y.encodeStateVector(base), limits);
 }
 
 /** Takes everything, message by message. */
@@ -42,9 +42,9 @@ it('an edit is unconfirmed until its acknowledgement', () => {
   edits.take(0);
   type('2');
   edits.take(0);
-  edits.acknowledged(1n, 0);
+  edits.acknowledged(1n);
   expect(edits.edits).toBe(1);
-  edits.acknowledged(2n, 0);
+  edits.acknowledged(2n);
   expect(edits.edits).toBe(0);
 });
 
@@ -53,9 +53,9 @@ it('an acknowledgement of the parts before the last one confirms nothing', () =>
   begin();
   const parts = takeAll().flat();
   expect(parts.length).toBeGreaterThan(3);
-  edits.acknowledged(BigInt(parts.length - 1), 0);
+  edits.acknowledged(BigInt(parts.length - 1));
   expect(edits.edits).toBe(1);
-  edits.acknowledged(BigInt(parts.length), 0);
+  edits.acknowledged(BigInt(parts.length));
   expect(edits.edits).toBe(0);
 });
 
@@ -96,7 +96,7 @@ it('after a refusal everything since the last state that the server has is sent 
   begin();
   type('saved ');
   edits.take(0);
-  edits.acknowledged(1n, 0);
+  edits.acknowledged(1n);
   const server = new Y.Doc();
   Y.applyUpdate(server, Y.encodeStateAsUpdate(doc));
   type('refused ');
@@ -105,12 +105,12 @@ it('after a refusal everything since the last state that the server has is sent 
   edits.take(0);
   edits.refused(2n, { reason: 'LOG_FULL', message: '' }, 1000, 0);
   // What depended on it may have been taken or not.
-  edits.acknowledged(3n, 0);
+  edits.acknowledged(3n);
   expect([edits.edits, edits.wantsToSend(999), edits.retryAt]).toEqual([2, false, 1000]);
   const [again] = edits.take(1000);
   Y.applyUpdate(server, again?.update ?? new Uint8Array());
   expect(server.getText('t').toString()).toBe('saved refused after');
-  edits.acknowledged(4n, 1000);
+  edits.acknowledged(4n);
   expect([edits.edits, edits.refusal]).toEqual([0, undefined]);
 });
 

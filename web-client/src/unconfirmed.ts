@@ -7,8 +7,8 @@ import * as Y from 'yjs';
 import { CowriteError, type Reason } from './errors.js';
 import { splitUpdate } from './split.js';
 
-/** Updates larger than this are divided, 256 KiB: an upload must end long before a heartbeat. */
-export const PART_BYTES = 256 << 10;
+/** Updates larger than this are divided, 128 KiB: an upload must end long before a heartbeat. */
+export const PART_BYTES = 128 << 10;
 /** More updates than this are merged while they wait. */
 const PENDING_MAX = 64;
 /** `00 00`: no structs, nothing deleted. */
@@ -34,7 +34,7 @@ interface Session {
   readonly messageBytesMax: number;
   nextId: bigint;
   /** Sent, not acknowledged: up to which edit each update goes. */
-  readonly inFlight: { id: bigint; through: number }[];
+  readonly inFlight: { id: bigint; through: number; acceptedAt: number | undefined }[];
   /** Edits since the last push. */
   pending: Uint8Array[];
   /** Parts of an update that follow each other, and up to which edit the last goes. */
@@ -55,7 +55,6 @@ export class Unconfirmed {
   /** A state that the server has for certain. */
   private base: State = new Map();
   private since: number | undefined;
-  private moved: number | undefined;
   /** Why the last try failed of edits that are tried again, until one is acknowledged. */
   private retrying: Refusal | undefined;
 
@@ -79,7 +78,7 @@ export class Unconfirmed {
   }
 
   private count(now: number): void {
-    if (this.edits === 0) this.since = this.moved = now;
+    if (this.edits === 0) this.since = now;
     this.last += 1;
   }
 
@@ -87,11 +86,9 @@ export class Unconfirmed {
   sessionBegan(
     base: Uint8Array,
     limits: { updateBytesMax: number; messageBytesMax: number },
-    now: number,
   ): void {
     this.base = base;
     this.retrying = undefined;
-    if (this.moved !== undefined) this.moved = now;
     this.session = {
       ...limits,
       nextId: 1n,
@@ -137,7 +134,7 @@ export class Unconfirmed {
       const id = session.nextId++;
       taken.push({ id, update: part });
       const through = session.parts.length === 0 ? session.partsThrough : 0;
-      session.inFlight.push({ id, through });
+      session.inFlight.push({ id, through, acceptedAt: undefined });
     }
     return taken;
   }
@@ -156,8 +153,9 @@ export class Unconfirmed {
     session.needsDifference = false;
     session.pending = [];
     if (update.length <= EMPTY_UPDATE_BYTES) {
-      if (session.inFlight.length === 0) this.confirm(this.last);
-      else session.inFlight.push({ id: session.nextId - 1n, through: this.last });
+      const before = session.inFlight.at(-1);
+      if (before === undefined) this.confirm(this.last);
+      else before.through = this.last;
       return false;
     }
     const bytesMax = Math.min(session.updateBytesMax, session.messageBytesMax >> 1);
@@ -178,14 +176,18 @@ export class Unconfirmed {
     return parts.length > 0;
   }
 
+  /** The server has taken everything that was sent. */
+  accepted(now: number): void {
+    for (const update of this.session?.inFlight ?? []) update.acceptedAt ??= now;
+  }
+
   /** Everything up to `id` is durable. */
-  acknowledged(id: bigint, now: number): void {
+  acknowledged(id: bigint): void {
     const session = this.session;
     if (session === undefined) return;
     let through = 0;
     while (session.inFlight[0] !== undefined && session.inFlight[0].id <= id) {
       through = Math.max(through, session.inFlight.shift()?.through ?? 0);
-      this.moved = now;
       this.retrying = undefined;
     }
     if (through > this.confirmed) this.confirm(through);
@@ -193,7 +195,7 @@ export class Unconfirmed {
 
   private confirm(through: number): void {
     this.confirmed = through;
-    if (this.edits === 0) this.since = this.moved = undefined;
+    if (this.edits === 0) this.since = undefined;
   }
 
   /** The update `id` was not taken. With `retryAfter` its edits are sent again then. */
@@ -255,9 +257,9 @@ export class Unconfirmed {
     return this.since;
   }
 
-  /** Since when updates have been on their way without any of them being acknowledged. */
+  /** Since when the server has had an update without acknowledging it. */
   get waitingSince(): number | undefined {
-    return this.session?.hold === undefined && this.edits > 0 ? this.moved : undefined;
+    return this.session?.inFlight[0]?.acceptedAt;
   }
 
   /** Everything unconfirmed as one update, complete on a server that {@link base} describes. */
