@@ -6,9 +6,10 @@ WEB_SOURCES = $(shell find web-client proto/cowrite -type f -not -path '*/node_m
 # Where `make run` keeps documents.
 DATA ?= data
 
-# Exact versions in package.json, and no install scripts. No lock file: npm cannot write one that is
-# complete for platforms whose packages its registry does not have, and refuses one that is not.
-NPM_INSTALL = npm install --no-package-lock --no-audit --no-fund --ignore-scripts
+# What a lock file says, else the exact versions in package.json: npm cannot write a lock file that is
+# complete for platforms whose packages its registry does not have (buf), and refuses one that is not.
+NPM_INSTALL = npm $$(test -f package-lock.json && echo ci || echo install --no-package-lock) \
+    --no-audit --no-fund --ignore-scripts
 
 .PHONY: help run build web envoy test test-rust test-web lint lint-web fmt proto soak load bench-web clean
 
