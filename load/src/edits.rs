@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use crate::{
+    door::Entrance,
     error::{Error, SessionError},
     measure::{Board, LatencySummary, Measure},
     process::Process,
@@ -65,6 +66,8 @@ pub(crate) struct ServerCost {
     pub(crate) cpu_share: f64,
     /// Before the first session.
     pub(crate) rss_bytes_before: u64,
+    /// What it grew by until all sessions were open, by their number.
+    pub(crate) rss_bytes_per_session: f64,
     pub(crate) rss_bytes_after: u64,
     /// The largest of samples taken during the run.
     pub(crate) rss_bytes_peak: u64,
@@ -82,13 +85,15 @@ struct Run<'a> {
     server: Option<Process>,
     rss_bytes_peak: u64,
     progress: &'a Progress,
+    /// The door tells what was taken.
+    acknowledges: bool,
 }
 
 /// Runs it, with `stalled_readers` more sessions on the first document that never read.
 pub(crate) async fn run(
     edits: &Edits,
     stalled_readers: u32,
-    url: &str,
+    entrance: &Entrance,
     server: Option<Process>,
     progress: &Progress,
 ) -> Result<EditsReport, Error> {
@@ -105,11 +110,13 @@ pub(crate) async fn run(
         server,
         rss_bytes_peak: 0,
         progress,
+        acknowledges: entrance.door.acknowledges(),
     };
-    let typists = run.open(url).await?;
+    let typists = run.open(entrance).await?;
+    let memory_open = server.map(Process::memory).transpose()?;
     let mut stalled = Vec::new();
     let documents = (0..stalled_readers).map(|_| document(0));
-    sessions::open_all(url, documents, progress, |session| stalled.push(session)).await?;
+    sessions::open_all(entrance, documents, progress, |session| stalled.push(session)).await?;
 
     let mut typing = JoinSet::new();
     for typist in typists {
@@ -132,24 +139,29 @@ pub(crate) async fn run(
     let memory_after = server.map(Process::memory).transpose()?;
     drop(stalled);
 
-    let cost = (memory_before, memory_after, cpu_us_before, cpu_us_after);
-    let server = if let (Some(before), Some(after), Some(cpu_before), Some(cpu_after)) = cost {
-        let cpu_us = (cpu_after - cpu_before) as f64;
-        Some(ServerCost {
-            cpu_us_per_delivery: cpu_us / arrivals.max(1) as f64,
-            cpu_share: cpu_us / 1e6 / measured,
-            rss_bytes_before: before.rss_bytes,
-            rss_bytes_after: after.rss_bytes,
-            rss_bytes_peak: run.rss_bytes_peak.max(after.rss_bytes),
-            rss_bytes_max: after.rss_bytes_max,
-        })
-    } else {
-        None
-    };
+    let sessions = u64::from(edits.documents) * u64::from(edits.sessions_per_document);
+    let memory = memory_before.zip(memory_open).zip(memory_after);
+    let cpu_us = cpu_us_before.zip(cpu_us_after);
+    let server =
+        if let (Some(((before, open), after)), Some((cpu_before, cpu_after))) = (memory, cpu_us) {
+            let cpu_us = (cpu_after - cpu_before) as f64;
+            Some(ServerCost {
+                cpu_us_per_delivery: cpu_us / arrivals.max(1) as f64,
+                cpu_share: cpu_us / 1e6 / measured,
+                rss_bytes_before: before.rss_bytes,
+                rss_bytes_per_session: (open.rss_bytes as f64 - before.rss_bytes as f64)
+                    / sessions as f64,
+                rss_bytes_after: after.rss_bytes,
+                rss_bytes_peak: run.rss_bytes_peak.max(after.rss_bytes),
+                rss_bytes_max: after.rss_bytes_max,
+            })
+        } else {
+            None
+        };
     let (offered, deliveries_expected) = run.expected();
     let counts = run.measure.counts();
     Ok(EditsReport {
-        sessions: u64::from(edits.documents) * u64::from(edits.sessions_per_document),
+        sessions,
         stalled_readers,
         offered,
         offered_per_second: offered as f64 / measured,
@@ -171,9 +183,23 @@ pub(crate) async fn run(
 
 impl Run<'_> {
     /// Opens all sessions and starts to receive; returns those who will type.
-    async fn open(&mut self, url: &str) -> Result<Vec<Typist>, Error> {
+    async fn open(&mut self, entrance: &Entrance) -> Result<Vec<Typist>, Error> {
         let Edits { documents, sessions_per_document, editors_per_document, pace, .. } =
             *self.edits;
+        let acknowledges = self.acknowledges;
+        let windows: Vec<Vec<_>> = match pace {
+            Pace::EditsPerSecond(_) => Vec::new(),
+            Pace::InFlight(_) if !acknowledges && sessions_per_document == 1 => {
+                return Err(Error::Door(
+                    "without acknowledgements in_flight needs a second session",
+                ));
+            }
+            Pace::InFlight(count) => {
+                let window = |_| Arc::new(Semaphore::new(count as usize));
+                let of_document = |_| (0..editors_per_document).map(window).collect();
+                (0..documents).map(of_document).collect()
+            }
+        };
         let mut random = SmallRng::seed_from_u64(self.edits.seed);
         let mut typists = Vec::new();
         // Session n is on document n % documents; the first of each document are its editors.
@@ -181,9 +207,10 @@ impl Run<'_> {
         let ids = ids.into_iter().cycle().take((documents * sessions_per_document) as usize);
         let started = Instant::now();
         let Self { measure, boards, readers, progress, .. } = self;
-        sessions::open_all(url, ids, progress, |session| {
-            let Session { sender, receiver, index, client, .. } = session;
-            let board = &boards[index % documents as usize];
+        sessions::open_all(entrance, ids, progress, |session| {
+            let Session { sender, receiver, index, .. } = session;
+            let document = index % documents as usize;
+            let board = &boards[document];
             let editor = index / documents as usize;
             let mut own = None;
             if editor < editors_per_document as usize {
@@ -193,9 +220,10 @@ impl Run<'_> {
                         let phase = period.mul_f64(random.random_range(0.0..1.0));
                         (Rhythm::Fixed { first: started + phase, period }, None)
                     }
-                    Pace::InFlight(count) => {
-                        let window = Arc::new(Semaphore::new(count as usize));
-                        (Rhythm::Window(Arc::clone(&window)), Some(window))
+                    Pace::InFlight(_) => {
+                        let window = &windows[document][editor];
+                        let own = acknowledges.then(|| Arc::clone(window));
+                        (Rhythm::Window(Arc::clone(window)), own)
                     }
                 };
                 own = Some(Own { editor, window });
@@ -203,7 +231,14 @@ impl Run<'_> {
                 typists.push(Typist { board, measure, editor, sender, rhythm });
             }
             let (board, measure) = (Arc::clone(board), Arc::clone(measure));
-            readers.spawn(Reader { board, measure, receiver, client, own }.run());
+            // Without acknowledgements the next session in the document paces an editor.
+            let paces = |of: usize| (of + 1) % sessions_per_document as usize == editor;
+            let window = |of: usize| {
+                let windows = windows.get(document).filter(|_| !acknowledges && paces(of))?;
+                Some(Arc::clone(&windows[of]))
+            };
+            let windows = (0..editors_per_document as usize).map(window).collect();
+            readers.spawn(Reader { board, measure, receiver, own, windows }.run());
         })
         .await?;
         // Only now: they are not to make up for the time that the others took to be opened.
@@ -239,7 +274,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Waits until everything that was sent has arrived, or nothing arrives any more.
+    /// Waits until everything that was sent has arrived and is acknowledged, or nothing arrives any more.
     async fn settle(&mut self, mut typing: JoinSet<()>) -> Result<(), Error> {
         let limit = Instant::now() + QUIET_MAX;
         let mut arrived = (self.measure.counts().delivered, Instant::now());
@@ -248,8 +283,13 @@ impl Run<'_> {
             sleep(Duration::from_millis(20)).await;
             self.look()?;
             while typing.try_join_next().transpose()?.is_some() {}
-            let delivered = self.measure.counts().delivered;
-            if typing.is_empty() && delivered >= self.expected().1 {
+            let (offered, deliveries) = self.expected();
+            let (delivered, acknowledged) = {
+                let counts = self.measure.counts();
+                (counts.delivered, counts.ack.len())
+            };
+            let all = delivered >= deliveries && (acknowledged >= offered || !self.acknowledges);
+            if typing.is_empty() && all {
                 return Ok(());
             }
             if delivered > arrived.0 {
@@ -277,7 +317,10 @@ impl EditsReport {
             row("lost", self.lost),
             row("deliveries/s", format!("{:.0}", self.deliveries_per_second)),
             row("delivery latency", self.delivery),
-            row("ack latency", self.ack),
+            match self.ack.count {
+                0 => row("ack latency", "no acknowledgements"),
+                _ => row("ack latency", self.ack),
+            },
             row("received", mib(self.received_bytes)),
             row("resyncs", self.resyncs),
             row("load CPU", format!("{:.0} % of a core", self.load_cpu_share * 100.0)),
@@ -287,6 +330,10 @@ impl EditsReport {
                 row("server CPU per delivery", format!("{:.2} us", server.cpu_us_per_delivery)),
                 row("server CPU", format!("{:.0} % of a core", server.cpu_share * 100.0)),
                 row("server RSS before", mib(server.rss_bytes_before)),
+                row(
+                    "server RSS per session",
+                    format!("{:.1} KiB", server.rss_bytes_per_session / 1024.0),
+                ),
                 row("server RSS after", mib(server.rss_bytes_after)),
                 row("server RSS peak", mib(server.rss_bytes_peak)),
                 row("server RSS since start", mib(server.rss_bytes_max)),
@@ -310,10 +357,12 @@ impl EditsReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::Relay;
+    use crate::{door::Door, relay::Relay};
 
-    async fn report(pace: Pace, lose_every: Option<u64>) -> EditsReport {
-        let relay = Relay::start(lose_every).await;
+    const DOORS: [Door; 4] = [Door::Grpc, Door::GrpcWeb, Door::YWebsocket, Door::Hocuspocus];
+
+    async fn report(door: Door, pace: Pace, lose_every: Option<u64>) -> EditsReport {
+        let relay = Relay::start(door, lose_every).await;
         let edits = Edits {
             documents: 2,
             sessions_per_document: 4,
@@ -324,28 +373,36 @@ mod tests {
             duration: Duration::from_millis(500),
             seed: 7,
         };
-        run(&edits, 0, &relay.url, None, &Progress::new()).await.expect("runs")
+        run(&edits, 0, relay.entrance(), None, &Progress::new()).await.expect("runs")
     }
 
     #[tokio::test]
     async fn every_edit_counts_once_for_each_other_session() {
-        let report = report(Pace::EditsPerSecond(100.0), None).await;
-        assert!(report.offered > 0, "{report:?}");
-        assert_eq!(report.deliveries, report.offered * 3, "{report:?}");
-        assert_eq!((report.delivery.count, report.ack.count), (report.deliveries, report.offered));
-        assert!(!report.failed());
+        for door in DOORS {
+            let report = report(door, Pace::EditsPerSecond(100.0), None).await;
+            assert!(report.offered > 0, "{door:?} {report:?}");
+            assert_eq!(report.deliveries, report.offered * 3, "{door:?} {report:?}");
+            let acknowledged = if door.acknowledges() { report.offered } else { 0 };
+            let counted = (report.delivery.count, report.ack.count);
+            assert_eq!(counted, (report.deliveries, acknowledged), "{door:?}");
+            assert!(!report.failed(), "{door:?} {report:?}");
+        }
     }
 
     #[tokio::test]
-    async fn a_window_of_edits_goes_on_with_the_acknowledgements() {
-        let report = report(Pace::InFlight(2), None).await;
-        assert!(report.offered > 4 * 2, "{report:?}");
-        assert!(!report.failed());
+    async fn a_window_of_edits_goes_on_with_what_comes_back() {
+        for door in DOORS {
+            let report = report(door, Pace::InFlight(2), None).await;
+            assert!(report.offered > 4 * 2, "{door:?} {report:?}");
+            assert!(!report.failed(), "{door:?} {report:?}");
+        }
     }
 
     #[tokio::test]
     async fn an_update_that_a_session_did_not_get_is_found() {
-        let report = report(Pace::EditsPerSecond(100.0), Some(10)).await;
-        assert!(report.lost > 0 && report.failed(), "{report:?}");
+        for door in [Door::Grpc, Door::YWebsocket] {
+            let report = report(door, Pace::EditsPerSecond(100.0), Some(10)).await;
+            assert!(report.lost > 0 && report.failed(), "{door:?} {report:?}");
+        }
     }
 }

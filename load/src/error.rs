@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf};
 
-use crate::update::Malformed;
+use tokio_tungstenite::tungstenite;
+use tonic::{Code, Status};
+
+use crate::{door::BadFrame, update::Malformed};
 
 /// Why a run has no result.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +38,9 @@ pub(crate) enum Error {
         #[source]
         source: SessionError,
     },
+    /// The door cannot do what the scenario wants.
+    #[error("{0}")]
+    Door(&'static str),
     /// The runtime could not be started.
     #[error("start the runtime")]
     Runtime(#[source] io::Error),
@@ -79,6 +85,22 @@ pub(crate) enum SessionError {
     Refused(cowrite_client::ErrorReason),
     #[error(transparent)]
     Malformed(#[from] Malformed),
+    #[error(transparent)]
+    BadFrame(#[from] BadFrame),
+    #[error("the server broke the protocol: {0}")]
+    Protocol(&'static str),
+    #[error("the server denied the session: {0}")]
+    Denied(String),
+    #[error("the server closed the session with {code}: {reason}")]
+    Closed { code: u16, reason: String },
+    #[error("the door wants a URL that begins with http:// or ws://")]
+    Address,
+    #[error(transparent)]
+    Connect(#[from] io::Error),
+    #[error(transparent)]
+    WebSocket(#[from] Box<tungstenite::Error>),
+    #[error(transparent)]
+    Status(Box<Status>),
     #[error("not in time")]
     Late,
 }
@@ -87,5 +109,41 @@ impl SessionError {
     /// Adds the document.
     pub(crate) fn on(self, document: &str) -> Error {
         Error::Session { document: document.to_owned(), source: self }
+    }
+
+    /// Coming back may help.
+    pub(crate) fn is_lost(&self) -> bool {
+        match self {
+            Self::Client(error) => error.is_lost(),
+            Self::Ended | Self::Connect(_) | Self::WebSocket(_) => true,
+            // Those that a y-websocket client does not come back after.
+            Self::Closed { code, .. } => !(4400..4500).contains(code),
+            Self::Status(status) => {
+                use Code::{Aborted, DeadlineExceeded, ResourceExhausted, Unavailable, Unknown};
+                matches!(
+                    status.code(),
+                    Aborted | DeadlineExceeded | ResourceExhausted | Unavailable | Unknown
+                )
+            }
+            Self::Refused(_)
+            | Self::Malformed(_)
+            | Self::BadFrame(_)
+            | Self::Protocol(_)
+            | Self::Denied(_)
+            | Self::Address
+            | Self::Late => false,
+        }
+    }
+}
+
+impl From<Status> for SessionError {
+    fn from(status: Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+impl From<tungstenite::Error> for SessionError {
+    fn from(error: tungstenite::Error) -> Self {
+        Self::WebSocket(Box::new(error))
     }
 }

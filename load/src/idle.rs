@@ -4,6 +4,7 @@ use serde::Serialize;
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
+    door::Entrance,
     error::{Error, SessionError},
     process::Process,
     report::{Progress, Row, mib, row, with_causes},
@@ -31,7 +32,7 @@ pub(crate) struct IdleReport {
 /// Opens the sessions, holds them and looks at the server's memory.
 pub(crate) async fn run(
     idle: &Idle,
-    url: &str,
+    entrance: &Entrance,
     server: Option<Process>,
     progress: &Progress,
 ) -> Result<IdleReport, Error> {
@@ -39,7 +40,7 @@ pub(crate) async fn run(
     let before = server.map(Process::memory).transpose()?.map(|memory| memory.rss_bytes);
     let documents = (0..idle.sessions).map(|n| format!("load/{name:08x}/{}", n % idle.documents));
     let mut held = JoinSet::new();
-    sessions::open_all(url, documents, progress, |session| {
+    sessions::open_all(entrance, documents, progress, |session| {
         held.spawn(hold(session));
     })
     .await?;
@@ -70,10 +71,8 @@ pub(crate) async fn run(
 /// Answers pings until the session ends.
 async fn hold(mut session: Session) -> SessionError {
     loop {
-        match session.receiver.next().await {
-            Ok(Some(_)) => {}
-            Ok(None) => return SessionError::Ended,
-            Err(error) => return error.into(),
+        if let Err(error) = session.receiver.next().await {
+            return error;
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio::{sync::Barrier, task::JoinSet, time::Instant};
 use yrs::{Doc, Transact as _, Update, updates::decoder::Decode as _};
 
 use crate::{
+    door::Entrance,
     error::{Error, SessionError},
     measure::{Latencies, LatencySummary},
     process::Process,
@@ -47,20 +48,20 @@ pub(crate) struct Joins {
 /// Makes a document and joins it.
 pub(crate) async fn run(
     join: &Join,
-    url: &str,
+    entrance: &Entrance,
     server: Option<Process>,
     progress: &Progress,
 ) -> Result<JoinReport, Error> {
     let document = format!("load/{:08x}/0", rand::random::<u32>());
-    seed(url, &document, join.document_edits, join.seed, progress).await?;
+    let _author = seed(entrance, &document, join.document_edits, join.seed, progress).await?;
     let joins = Joins { document, joins: join.joins, at_once: join.at_once };
-    measure(joins, url, server, progress).await
+    measure(joins, entrance, server, progress).await
 }
 
 /// Joins a document that is there.
 pub(crate) async fn measure(
     joins: Joins,
-    url: &str,
+    entrance: &Entrance,
     server: Option<Process>,
     progress: &Progress,
 ) -> Result<JoinReport, Error> {
@@ -69,7 +70,7 @@ pub(crate) async fn measure(
     let (mut received, mut applied) = (Latencies::new(), Latencies::new());
     let mut first = None;
     for _ in 0..joins {
-        let one = join_once(url, &document, true).await?;
+        let one = join_once(entrance, &document, true).await?;
         received.record_ns(nanos(one.received));
         applied.record_ns(nanos(one.applied));
         first.get_or_insert(one);
@@ -81,10 +82,11 @@ pub(crate) async fn measure(
     let mut joining = JoinSet::new();
     let cpu_before = server.map(Process::cpu_us).transpose()?;
     for _ in 0..at_once {
-        let (url, document, barrier) = (url.to_owned(), document.clone(), Arc::clone(&barrier));
+        let (entrance, document) = (entrance.clone(), document.clone());
+        let barrier = Arc::clone(&barrier);
         joining.spawn(async move {
             barrier.wait().await;
-            join_once(&url, &document, false).await
+            join_once(&entrance, &document, false).await
         });
     }
     let mut at_once_received = Latencies::new();
@@ -116,9 +118,9 @@ struct One {
     applied: Duration,
 }
 
-async fn join_once(url: &str, document: &str, apply: bool) -> Result<One, Error> {
+async fn join_once(entrance: &Entrance, document: &str, apply: bool) -> Result<One, Error> {
     let began = Instant::now();
-    let mut session = sessions::open(url, JoinOptions::new(document)).await?;
+    let mut session = sessions::open(entrance, JoinOptions::new(document)).await?;
     let (state, _) = initial_state(&mut session).await.map_err(|error| error.on(document))?;
     let received = began.elapsed();
     if apply {

@@ -1,5 +1,7 @@
 //! Puts load on a Cowrite server and tells what it did: see `README.md`.
 
+mod connect;
+mod door;
 mod edits;
 mod error;
 mod idle;
@@ -26,6 +28,7 @@ use clap::{Args, Parser, Subcommand};
 use tokio::runtime;
 
 use crate::{
+    door::{Door, Entrance},
     error::Error,
     join::Joins,
     process::Process,
@@ -82,15 +85,25 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Common {
-    /// The server.
+    /// The server. For the WebSocket doors http:// means Cowrite's path, and ws:// what a provider
+    /// would be given.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     server: String,
+    /// The protocol.
+    #[arg(long, value_enum, default_value_t = Door::Grpc)]
+    door: Door,
     /// The server's process on this machine, to measure its processor time and memory.
     #[arg(long)]
     server_pid: Option<u32>,
     /// Prints one JSON object instead of a table.
     #[arg(long)]
     json: bool,
+}
+
+impl Common {
+    fn entrance(&self) -> Entrance {
+        Entrance { url: self.server.clone(), door: self.door }
+    }
 }
 
 fn main() -> ExitCode {
@@ -126,19 +139,20 @@ fn run(command: Command) -> Result<bool, Error> {
             Command::Join { document, joins, at_once, common } => {
                 let joins = Joins { document, joins, at_once };
                 let server = common.server_pid.map(Process::new);
-                let report = join::measure(joins, &common.server, server, &progress).await?;
+                let report = join::measure(joins, &common.entrance(), server, &progress).await?;
                 (common, Report::Join(report))
             }
             Command::Replay { trace, document, root, common } => {
+                let entrance = common.entrance();
                 let target =
-                    replay::Target { url: &common.server, document: &document, root: &root };
+                    replay::Target { entrance: &entrance, document: &document, root: &root };
                 let report = replay::run(&trace, &target, &progress).await?;
                 (common, Report::Replay(report))
             }
         })
     })?;
     drop(progress);
-    report.print(common.json)?;
+    report.print(common.door, common.json)?;
     Ok(!report.failed())
 }
 
@@ -147,17 +161,22 @@ async fn run_scenario(
     common: &Common,
     progress: &Progress,
 ) -> Result<Report, Error> {
-    let (url, server) = (common.server.as_str(), common.server_pid.map(Process::new));
+    let (entrance, server) = (&common.entrance(), common.server_pid.map(Process::new));
     Ok(match scenario {
-        Scenario::Edits(edits) => Report::Edits(edits::run(edits, 0, url, server, progress).await?),
+        Scenario::Edits(edits) => {
+            Report::Edits(edits::run(edits, 0, entrance, server, progress).await?)
+        }
         Scenario::SlowReaders(slow) => {
-            let report = slow_readers::run(slow, url, server, progress).await?;
+            let report = slow_readers::run(slow, entrance, server, progress).await?;
             Report::SlowReaders(Box::new(report))
         }
-        Scenario::Idle(idle) => Report::Idle(idle::run(idle, url, server, progress).await?),
+        Scenario::Idle(idle) => Report::Idle(idle::run(idle, entrance, server, progress).await?),
         Scenario::ReconnectStorm(storm) => {
-            Report::ReconnectStorm(storm::run(storm, url, server, progress).await?)
+            Report::ReconnectStorm(storm::run(storm, entrance, server, progress).await?)
         }
-        Scenario::Join(join) => Report::Join(join::run(join, url, server, progress).await?),
+        Scenario::Connect(connect) => {
+            Report::Connect(connect::run(connect, entrance, server, progress).await?)
+        }
+        Scenario::Join(join) => Report::Join(join::run(join, entrance, server, progress).await?),
     })
 }

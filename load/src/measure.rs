@@ -34,6 +34,10 @@ impl Latencies {
         self.0.saturating_record(ns / 1000);
     }
 
+    pub(crate) fn len(&self) -> u64 {
+        self.0.len()
+    }
+
     pub(crate) fn summary(&self) -> LatencySummary {
         LatencySummary {
             count: self.0.len(),

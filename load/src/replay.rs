@@ -13,6 +13,7 @@ use yrs::{
 };
 
 use crate::{
+    door::Entrance,
     error::{Error, SessionError, TraceError},
     pipeline::Pipeline,
     report::{Progress, Row, row},
@@ -73,7 +74,7 @@ struct Player {
 
 /// Where to replay.
 pub(crate) struct Target<'a> {
-    pub(crate) url: &'a str,
+    pub(crate) entrance: &'a Entrance,
     /// A document that does not exist yet.
     pub(crate) document: &'a str,
     /// The root text.
@@ -86,13 +87,13 @@ pub(crate) async fn run(
     target: &Target<'_>,
     progress: &Progress,
 ) -> Result<ReplayReport, Error> {
-    let Target { url, document, root } = *target;
+    let Target { entrance, document, root } = *target;
     let trace = Trace::read(path)?;
     let script = Script::write(&trace, root, progress)
         .map_err(|source| Error::Trace { path: path.to_owned(), source })?;
     let mut players = Vec::new();
     for _ in 0..trace.agents {
-        let session = sessions::open(url, JoinOptions::new(document)).await?;
+        let session = sessions::open(entrance, JoinOptions::new(document)).await?;
         let received = new_doc();
         let mirror = received.clone();
         let pipeline = Pipeline::new(document, session, move |update| {
@@ -225,7 +226,7 @@ impl Player {
 
 /// The text that one who joins now gets.
 async fn fresh(target: &Target<'_>) -> Result<String, Error> {
-    let mut session = sessions::open(target.url, JoinOptions::new(target.document)).await?;
+    let mut session = sessions::open(target.entrance, JoinOptions::new(target.document)).await?;
     let state = initial_state(&mut session).await;
     let (state, _) = state.map_err(|error| error.on(target.document))?;
     let doc = new_doc();

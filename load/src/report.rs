@@ -6,8 +6,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::{
-    edits::EditsReport, error::Error, idle::IdleReport, join::JoinReport, measure::LatencySummary,
-    replay::ReplayReport, slow_readers::SlowReadersReport, storm::StormReport,
+    connect::ConnectReport, door::Door, edits::EditsReport, error::Error, idle::IdleReport,
+    join::JoinReport, measure::LatencySummary, replay::ReplayReport,
+    slow_readers::SlowReadersReport, storm::StormReport,
 };
 
 /// The result of a run.
@@ -18,8 +19,17 @@ pub(crate) enum Report {
     SlowReaders(Box<SlowReadersReport>),
     Idle(IdleReport),
     ReconnectStorm(StormReport),
+    Connect(ConnectReport),
     Join(JoinReport),
     Replay(ReplayReport),
+}
+
+/// A result, and how the sessions came in.
+#[derive(Serialize)]
+struct Through<'a> {
+    door: Door,
+    #[serde(flatten)]
+    report: &'a Report,
 }
 
 /// A line of the table.
@@ -41,6 +51,7 @@ impl Report {
             Self::SlowReaders(report) => report.without.failed() || report.with.failed(),
             Self::Idle(report) => report.sessions_failed > 0,
             Self::ReconnectStorm(report) => report.sessions_failed > 0,
+            Self::Connect(report) => report.sessions_failed > 0,
             Self::Join(_) => false,
             Self::Replay(report) => !report.identical,
         }
@@ -48,9 +59,10 @@ impl Report {
 
     /// Prints it: the only thing that goes to the standard output.
     #[expect(clippy::print_stdout, reason = "the one place that reports")]
-    pub(crate) fn print(&self, json: bool) -> Result<(), Error> {
+    pub(crate) fn print(&self, door: Door, json: bool) -> Result<(), Error> {
         if json {
-            println!("{}", serde_json::to_string_pretty(self).map_err(Error::Report)?);
+            let through = Through { door, report: self };
+            println!("{}", serde_json::to_string_pretty(&through).map_err(Error::Report)?);
             return Ok(());
         }
         let rows = match self {
@@ -58,6 +70,7 @@ impl Report {
             Self::SlowReaders(report) => report.rows(),
             Self::Idle(report) => report.rows(),
             Self::ReconnectStorm(report) => report.rows(),
+            Self::Connect(report) => report.rows(),
             Self::Join(report) => report.rows(),
             Self::Replay(report) => report.rows(),
         };

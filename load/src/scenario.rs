@@ -18,6 +18,8 @@ pub(crate) enum Scenario {
     Idle(Idle),
     /// All sessions are cut and come back at once.
     ReconnectStorm(ReconnectStorm),
+    /// Sessions come all at once.
+    Connect(Connect),
     /// One session joins a document with content, then many do at once.
     Join(Join),
 }
@@ -100,6 +102,19 @@ pub(crate) struct ReconnectStorm {
     pub(crate) seed: u64,
 }
 
+/// Sessions come all at once.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Connect {
+    /// How many.
+    pub(crate) sessions: u32,
+    /// On how many documents, evenly. They are new.
+    pub(crate) documents: u32,
+    /// They must be in after this long.
+    #[serde(with = "humantime_serde")]
+    pub(crate) deadline: Duration,
+}
+
 /// One session joins a document with content, then many do at once.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,7 +145,8 @@ impl Scenario {
             Self::Edits(edits) => edits.check(),
             Self::SlowReaders(slow) => slow.edits.check(),
             Self::Idle(Idle { sessions, documents, .. })
-            | Self::ReconnectStorm(ReconnectStorm { sessions, documents, .. }) => {
+            | Self::ReconnectStorm(ReconnectStorm { sessions, documents, .. })
+            | Self::Connect(Connect { sessions, documents, .. }) => {
                 if *sessions == 0 || *documents == 0 {
                     return Err("sessions and documents are at least 1");
                 }

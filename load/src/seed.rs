@@ -3,19 +3,20 @@
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use yrs::{Doc, Text as _, Transact as _};
 
-use crate::{error::Error, pipeline::Pipeline, report::Progress, sessions};
+use crate::{door::Entrance, error::Error, pipeline::Pipeline, report::Progress, sessions};
 use cowrite_client::JoinOptions;
 
 /// Types `edits` keystrokes into a new document: runs of typing at places that change now and then,
-/// with a deletion for about every tenth.
+/// with a deletion for about every tenth. Returns the session that typed: a server that keeps no
+/// document without sessions keeps it while that is there.
 pub(crate) async fn seed(
-    url: &str,
+    entrance: &Entrance,
     document: &str,
     edits: u32,
     seed: u64,
     progress: &Progress,
-) -> Result<(), Error> {
-    let session = sessions::open(url, JoinOptions::new(document)).await?;
+) -> Result<Pipeline, Error> {
+    let session = sessions::open(entrance, JoinOptions::new(document)).await?;
     let mut pipeline = Pipeline::new(document, session, |_| {});
     let mut random = SmallRng::seed_from_u64(seed);
     let doc = Doc::new();
@@ -43,5 +44,6 @@ pub(crate) async fn seed(
         pipeline.send(update.into()).await?;
         progress.step(1);
     }
-    pipeline.flush().await
+    pipeline.flush().await?;
+    Ok(pipeline)
 }

@@ -1,49 +1,39 @@
 //! Opening sessions, each over a connection of its own.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use cowrite_client::{Client, FrameReceiver, FrameSender, JoinOptions, Joined};
+use cowrite_client::JoinOptions;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
-    error::{Error, SessionError},
+    door::{Entrance, Joined, Receiver, Sender},
+    error::Error,
     report::Progress,
 };
 
 /// How many sessions are being opened at a time, where no more is wanted: below what a listener
 /// keeps waiting.
 const OPENING_MAX: usize = 64;
-/// Room for a server that is busy with many joins.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A session that has been joined. Its connection ends with it.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) sender: FrameSender,
-    pub(crate) receiver: FrameReceiver,
+    pub(crate) sender: Sender,
+    pub(crate) receiver: Receiver,
     pub(crate) joined: Joined,
     /// Which one it is of those that were opened together, from 0.
     pub(crate) index: usize,
-    /// Holds the connection.
-    pub(crate) client: Client,
 }
 
 /// Opens one session over a new connection.
-pub(crate) async fn open(url: &str, options: JoinOptions) -> Result<Session, Error> {
-    let document = options.document.clone();
-    let opened = async {
-        let client =
-            Client::builder(url).first_message_timeout(JOIN_TIMEOUT).connect_timeout(JOIN_TIMEOUT);
-        let client = client.connect().await?;
-        let (sender, receiver, joined) = client.open(options).await?;
-        Ok(Session { sender, receiver, joined, index: 0, client })
-    };
-    opened.await.map_err(|error: SessionError| error.on(&document))
+pub(crate) async fn open(entrance: &Entrance, options: JoinOptions) -> Result<Session, Error> {
+    let (sender, receiver, joined) = entrance.open(options).await?;
+    Ok(Session { sender, receiver, joined, index: 0 })
 }
 
 /// Opens a session for each of `documents`, in any order; each is handed to `opened`.
 pub(crate) async fn open_all(
-    url: &str,
+    entrance: &Entrance,
     documents: impl Iterator<Item = String>,
     progress: &Progress,
     mut opened: impl FnMut(Session),
@@ -51,11 +41,11 @@ pub(crate) async fn open_all(
     let permits = Arc::new(Semaphore::new(OPENING_MAX));
     let mut opening = JoinSet::new();
     for (index, document) in documents.enumerate() {
-        let (url, permits) = (url.to_owned(), Arc::clone(&permits));
+        let (entrance, permits) = (entrance.clone(), Arc::clone(&permits));
         opening.spawn(async move {
             // Never closed.
             let _permit = permits.acquire_owned().await;
-            let session = open(&url, JoinOptions::new(document)).await?;
+            let session = open(&entrance, JoinOptions::new(document)).await?;
             Ok::<_, Error>(Session { index, ..session })
         });
     }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::{
+    door::Entrance,
     edits::{self, EditsReport},
     error::Error,
     process::Process,
@@ -24,12 +25,12 @@ pub(crate) struct SlowReadersReport {
 /// Runs it twice.
 pub(crate) async fn run(
     slow: &SlowReaders,
-    url: &str,
+    entrance: &Entrance,
     server: Option<Process>,
     progress: &Progress,
 ) -> Result<SlowReadersReport, Error> {
-    let without = edits::run(&slow.edits, 0, url, server, progress).await?;
-    let with = edits::run(&slow.edits, slow.stalled_readers, url, server, progress).await?;
+    let without = edits::run(&slow.edits, 0, entrance, server, progress).await?;
+    let with = edits::run(&slow.edits, slow.stalled_readers, entrance, server, progress).await?;
     let growth = |report: &EditsReport| {
         report.server.map(|cost| cost.rss_bytes_peak as i64 - cost.rss_bytes_before as i64)
     };

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cowrite_client::{Event, JoinOptions};
+use cowrite_client::JoinOptions;
 use serde::Serialize;
 use tokio::{
     task::JoinSet,
@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use crate::{
+    door::{Entrance, Event},
     error::{Error, SessionError},
     measure::{Latencies, LatencySummary},
     process::Process,
@@ -46,18 +47,20 @@ pub(crate) struct StormReport {
 /// Opens the sessions, cuts them and lets them come back.
 pub(crate) async fn run(
     storm: &ReconnectStorm,
-    url: &str,
+    entrance: &Entrance,
     server: Option<Process>,
     progress: &Progress,
 ) -> Result<StormReport, Error> {
     let name: u32 = rand::random();
     let document = |n: u32| format!("load/{name:08x}/{n}");
+    let mut authors = Vec::new();
     for n in 0..storm.documents {
-        seed(url, &document(n), storm.document_edits, storm.seed + u64::from(n), progress).await?;
+        let (id, random) = (document(n), storm.seed + u64::from(n));
+        authors.push(seed(entrance, &id, storm.document_edits, random, progress).await?);
     }
     let documents = (0..storm.sessions).map(|n| document(n % storm.documents));
     let mut sessions = Vec::new();
-    sessions::open_all(url, documents, progress, |session| sessions.push(session)).await?;
+    sessions::open_all(entrance, documents, progress, |session| sessions.push(session)).await?;
     progress.begin("receiving documents", sessions.len() as u64);
     let mut returns = Vec::new();
     for session in &mut sessions {
@@ -80,13 +83,13 @@ pub(crate) async fn run(
     let before = server.map(Process::memory).transpose()?.map(|memory| memory.rss_bytes);
     let cpu_before = server.map(Process::cpu_us).transpose()?;
     progress.begin("coming back", returns.len() as u64);
-    let url: Arc<str> = url.into();
+    let entrance = Arc::new(entrance.clone());
     let mut returning = JoinSet::new();
     // Their connections are cut with that.
     drop(sessions);
     let cut = Instant::now();
     for options in returns {
-        returning.spawn(come_back(Arc::clone(&url), options, cut + storm.deadline));
+        returning.spawn(come_back(Arc::clone(&entrance), options, cut + storm.deadline));
     }
     let (mut times, mut attempts_failed, mut failures) = (Latencies::new(), 0, Vec::new());
     let mut all_synced = Duration::ZERO;
@@ -105,6 +108,7 @@ pub(crate) async fn run(
         progress.step(1);
     }
     let cpu_after = server.map(Process::cpu_us).transpose()?;
+    drop(authors);
     let after = server.map(Process::memory).transpose()?.map(|memory| memory.rss_bytes);
     Ok(StormReport {
         sessions: storm.sessions,
@@ -124,8 +128,8 @@ pub(crate) async fn run(
 
 /// Tries until it is in sync, with the short jittered delay of a first retry. Returns when that was,
 /// and how many attempts failed.
-async fn come_back(
-    url: Arc<str>,
+pub(crate) async fn come_back(
+    entrance: Arc<Entrance>,
     options: JoinOptions,
     deadline: Instant,
 ) -> (Result<(Session, Instant), Error>, u64) {
@@ -134,14 +138,12 @@ async fn come_back(
     let trying = async {
         loop {
             let attempt = async {
-                let mut session = sessions::open(&url, options.clone()).await?;
+                let mut session = sessions::open(&entrance, options.clone()).await?;
                 synced(&mut session).await.map_err(|error| error.on(&options.document))?;
                 Ok::<_, Error>((session, Instant::now()))
             };
             match attempt.await {
-                Err(Error::Session { source: SessionError::Client(error), .. })
-                    if error.is_lost() =>
-                {
+                Err(Error::Session { source, .. }) if source.is_lost() => {
                     failed += 1;
                     sleep(RETRY_MAX.mul_f64(rand::random())).await;
                 }
@@ -165,10 +167,8 @@ pub(crate) async fn initial_state(session: &mut Session) -> Result<(Bytes, u64),
         return Ok((Bytes::new(), goal));
     }
     loop {
-        match session.receiver.next().await? {
-            Some(Event::Sync { update, sequence }) => return Ok((update, sequence)),
-            Some(_) => {}
-            None => return Err(SessionError::Ended),
+        if let Event::State { update, sequence } = session.receiver.next().await? {
+            return Ok((update, sequence));
         }
     }
 }

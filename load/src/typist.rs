@@ -3,13 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cowrite_client::{Client, Event, FrameReceiver, FrameSender};
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep_until},
 };
 
 use crate::{
+    door::{Event, Receiver, Sender},
     error::SessionError,
     measure::{Board, Counts, Measure},
     update::{Coverage, append, insertions},
@@ -21,7 +21,7 @@ pub(crate) struct Typist {
     pub(crate) board: Arc<Board>,
     pub(crate) measure: Arc<Measure>,
     pub(crate) editor: usize,
-    pub(crate) sender: FrameSender,
+    pub(crate) sender: Sender,
     pub(crate) rhythm: Rhythm,
 }
 
@@ -44,19 +44,29 @@ impl Typist {
         loop {
             match &self.rhythm {
                 Rhythm::Fixed { first, period } => sleep_until(*first + *period * edits).await,
-                Rhythm::Window(window) => match window.acquire().await {
-                    // Given back by the acknowledgement.
-                    Ok(permit) => permit.forget(),
-                    Err(_) => return,
-                },
+                Rhythm::Window(window) => {
+                    if window.available_permits() == 0 && self.sender.flush().await.is_err() {
+                        return;
+                    }
+                    match window.acquire().await {
+                        // Given back by the one who reads.
+                        Ok(permit) => permit.forget(),
+                        Err(_) => return,
+                    }
+                }
             }
             if self.measure.has_ended() {
+                // What was noted and waits goes out.
+                self.sender.flush().await.ok();
                 return;
             }
             let update = append(client, edits * chars, &root, chars);
             let edit = self.board.send(self.editor, self.measure.now_ns());
             debug_assert_eq!(edit, edits);
             if self.sender.update(u64::from(edits) + 1, update).await.is_err() {
+                return;
+            }
+            if matches!(self.rhythm, Rhythm::Fixed { .. }) && self.sender.flush().await.is_err() {
                 return;
             }
             edits += 1;
@@ -69,25 +79,26 @@ impl Typist {
 pub(crate) struct Reader {
     pub(crate) board: Arc<Board>,
     pub(crate) measure: Arc<Measure>,
-    pub(crate) receiver: FrameReceiver,
-    /// Holds the connection.
-    pub(crate) client: Client,
+    pub(crate) receiver: Receiver,
     /// The own edits, for one who types too.
     pub(crate) own: Option<Own>,
+    /// By editor: the window to give room in when an edit arrives here, at a door without
+    /// acknowledgements.
+    pub(crate) windows: Vec<Option<Arc<Semaphore>>>,
 }
 
 /// What one who types knows of its own edits.
 #[derive(Debug)]
 pub(crate) struct Own {
     pub(crate) editor: usize,
-    /// The window to give room in, for a typist who waits for it.
+    /// The window to give room in when an edit is acknowledged, for a typist who waits for that.
     pub(crate) window: Option<Arc<Semaphore>>,
 }
 
 impl Reader {
     /// Receives until the session ends, which is an error.
     pub(crate) async fn run(self) -> SessionError {
-        let Self { board, measure, mut receiver, client: _client, own } = self;
+        let Self { board, measure, mut receiver, own, windows } = self;
         let mut taken = Taken {
             coverage: (0..board.editors()).map(|_| Coverage::default()).collect(),
             acknowledged: 0,
@@ -95,15 +106,15 @@ impl Reader {
         };
         loop {
             let mut event = match receiver.next().await {
-                Ok(Some(event)) => event,
-                Ok(None) => return SessionError::Ended,
-                Err(error) => return error.into(),
+                Ok(event) => event,
+                Err(error) => return error,
             };
             let mut arrival = Arrival {
                 now_ns: measure.now_ns(),
                 board: &board,
                 measure: &measure,
                 own: own.as_ref(),
+                windows: &windows,
                 counts: &mut measure.counts(),
             };
             // All that came together is counted under one lock and at one time.
@@ -114,7 +125,7 @@ impl Reader {
                 match receiver.next_buffered() {
                     Ok(Some(next)) => event = next,
                     Ok(None) => break,
-                    Err(error) => return error.into(),
+                    Err(error) => return error,
                 }
             }
         }
@@ -137,31 +148,31 @@ struct Arrival<'a> {
     board: &'a Board,
     measure: &'a Measure,
     own: Option<&'a Own>,
+    windows: &'a [Option<Arc<Semaphore>>],
     counts: &'a mut Counts,
 }
 
 impl Arrival<'_> {
     fn event(&mut self, taken: &mut Taken, event: Event) -> Result<(), SessionError> {
         match event {
-            Event::Update { update, .. } => self.update(taken, &update)?,
-            Event::Sync { update, .. } => {
+            Event::Update(update) => self.update(taken, &update)?,
+            Event::State { update, .. } => {
                 self.counts.resyncs += u64::from(taken.synced);
                 taken.synced = true;
                 self.update(taken, &update)?;
             }
-            Event::Ack { update_id, .. } => self.acknowledged(taken, update_id),
-            Event::Refused { reason, .. } => {
+            Event::Ack { update_id } => self.acknowledged(taken, update_id),
+            Event::Refused(reason) => {
                 self.counts.refused += 1;
                 return Err(SessionError::Refused(reason));
             }
-            // Not an edit. What Closing announces, the status that follows tells as well.
-            Event::Awareness { .. } | Event::AccessChanged(_) | Event::Closing { .. } | _ => {}
+            Event::Other => {}
         }
         Ok(())
     }
 
     fn update(&mut self, taken: &mut Taken, update: &[u8]) -> Result<(), SessionError> {
-        let Self { now_ns, board, measure, own, counts } = self;
+        let Self { now_ns, board, measure, own, windows, counts } = self;
         counts.received_bytes += update.len() as u64;
         let own = own.map(|own| own.editor);
         insertions(update, |client, run| {
@@ -170,7 +181,11 @@ impl Arrival<'_> {
             };
             taken.coverage[editor].arrived(run, |new| {
                 // An edit has arrived with its last character.
-                for edit in new.start / board.edit_chars..new.end / board.edit_chars {
+                let edits = new.start / board.edit_chars..new.end / board.edit_chars;
+                if let Some(window) = &windows[editor] {
+                    window.add_permits(edits.len());
+                }
+                for edit in edits {
                     let Some(sent_ns) = board.sent_ns(editor, edit) else { continue };
                     counts.arrivals += 1;
                     if measure.counts_at(sent_ns) {

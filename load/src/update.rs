@@ -39,7 +39,8 @@ pub(crate) fn append(client: u64, clock: u32, root: &str, chars: u32) -> Bytes {
     bytes.into()
 }
 
-fn write_var(bytes: &mut Vec<u8>, mut value: u64) {
+/// Appends a number in groups of 7 bits, the lowest first.
+pub(crate) fn write_var(bytes: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         bytes.push(value as u8 | 0x80);
         value >>= 7;
@@ -112,10 +113,12 @@ fn utf16_len(text: &[u8]) -> Option<u32> {
     u32::try_from(std::str::from_utf8(text).ok()?.encode_utf16().count()).ok()
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Reads from the front of its bytes; `None` where they end too early.
+#[derive(Debug)]
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn byte(&mut self) -> Option<u8> {
+    pub(crate) fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*first)
@@ -137,7 +140,8 @@ impl<'a> Reader<'a> {
         u32::try_from(self.var()?).ok()
     }
 
-    fn string(&mut self) -> Option<&'a [u8]> {
+    /// Bytes with their number in front.
+    pub(crate) fn string(&mut self) -> Option<&'a [u8]> {
         let len = usize::try_from(self.var()?).ok()?;
         let (text, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;

@@ -11,7 +11,8 @@ it('pitfall 15: strict mode leaves one session, and unmounting none', async () =
   const transport = new FakeTransport();
   let seen: Cowrite | undefined;
   const Editor = () => {
-    seen = useCowrite({ url: 'http://test', document: 'd', transport, persistence: false });
+    const token = () => 'secret';
+    seen = useCowrite({ url: 'http://test', document: 'd', transport, token, persistence: false });
     return createElement('p', null, seen?.status);
   };
   const container = document.createElement('div');
@@ -19,6 +20,7 @@ it('pitfall 15: strict mode leaves one session, and unmounting none', async () =
   await act(async () => root.render(createElement(StrictMode, null, createElement(Editor))));
   expect(container.textContent).toBe('connecting');
   expect(transport.sessions.filter((session) => !session.aborted)).toHaveLength(1);
+  expect(transport.session.join.token).toBe('secret');
   const server = docWith('hello');
   await act(async () => {
     transport.session.joined(server, { syncSequence: 1n });

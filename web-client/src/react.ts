@@ -1,5 +1,5 @@
 // React: a provider for as long as a component is mounted.
-import { useEffect, useState } from 'react';
+import { useEffect, useRef, useState } from 'react';
 import * as Y from 'yjs';
 import type { CowriteError } from './errors.js';
 import type { ClosedEvent, CowriteOptions } from './options.js';
@@ -7,6 +7,7 @@ import { CowriteProvider } from './provider.js';
 import type { SaveState } from './save-state.js';
 import type { DocumentAccess } from './session.js';
 import type { Status } from './state.js';
+import { tokenText } from './token.js';
 
 /** What a component sees of a document. */
 export interface Cowrite {
@@ -21,17 +22,34 @@ export interface Cowrite {
   readonly error: CowriteError | undefined;
 }
 
+/** As for a provider. The document, and with it the awareness, is made by the hook. */
+export type UseCowriteOptions = Omit<CowriteOptions, 'awareness'> & {
+  readonly awareness?: null | undefined;
+};
+
 /**
- * Opens a document while the component is mounted. `undefined` until it has mounted. Other options
- * than `url`, `document` and `access` are those of the first render.
+ * Opens a document while the component is mounted. `undefined` until it has mounted. Another `url`,
+ * `document` or `access` is another provider; a `token` function is always the latest one; other
+ * options are those of the first render.
  */
-export function useCowrite(options: CowriteOptions): Cowrite | undefined {
+export function useCowrite(options: UseCowriteOptions): Cowrite | undefined {
   const [cowrite, setCowrite] = useState<Cowrite>();
   const [first] = useState(options);
+  const latest = useRef(options);
+  useEffect(() => {
+    latest.current = options;
+  });
   const { url, document, access } = options;
   useEffect(() => {
     const doc = new Y.Doc();
-    const provider = new CowriteProvider(doc, { ...first, url, document, access });
+    const token = () => tokenText(latest.current.token);
+    const provider = new CowriteProvider(doc, {
+      ...first,
+      url,
+      document,
+      access,
+      token: first.token === undefined ? undefined : token,
+    });
     let closed: ClosedEvent | undefined;
     let error: CowriteError | undefined;
     const show = () => {
