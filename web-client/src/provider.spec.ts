@@ -292,6 +292,16 @@ describe('a session', () => {
     expect(provider.status).toBe('connecting');
   });
 
+  it('a token that takes its time is not blamed on the server', async () => {
+    const wait = () => new Promise<string>((resolve) => setTimeout(() => resolve('slow'), 20_000));
+    const provider = open({ token: wait });
+    const closed = closedEvents(provider);
+    await settle(20_000);
+    expect([closed, transport.session.join.token]).toEqual([[], 'slow']);
+    await settle(10_100);
+    expect(closed[0]?.message).toMatch(/six connections/);
+  });
+
   it('a token function that fails is told and asked again', async () => {
     let calls = 0;
     const provider = open({

@@ -156,7 +156,7 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
     if (this.destroyed || this.forked) return;
     this.wanted = true;
     this.hidden = false;
-    this.run(this.connection.connect(now()));
+    this.run(this.connection.connect());
   }
 
   /** Leaves the session, and wants none. Edits go on being kept. */
@@ -289,7 +289,7 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
     );
     void loaded.then(() => {
       if (this.destroyed) return;
-      this.run(this.connection.release(now()));
+      this.run(this.connection.release());
     });
   }
 
@@ -316,6 +316,8 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
     this.refreshAt =
       delay === undefined || typeof this.options.token !== 'function' ? undefined : now() + delay;
     const known = this.epochBytes.length > 0;
+    this.connection.joining(now());
+    this.schedule();
     this.session = new Session(
       this.transport,
       {

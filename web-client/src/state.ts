@@ -45,7 +45,8 @@ type Phase =
   | { readonly kind: 'idle' }
   /** A session is wanted, and something has to happen first: the local copy loads. */
   | { readonly kind: 'held' }
-  | { readonly kind: 'opening'; readonly since: number }
+  /** `since` is when Join was sent; not yet while a token is fetched. */
+  | { readonly kind: 'opening'; readonly since: number | undefined }
   | { readonly kind: 'open'; readonly since: number; readonly silenceMax: number }
   | { readonly kind: 'waiting'; readonly until: number; readonly serverAsked: boolean }
   /** There will be no session until somebody calls connect. */
@@ -85,16 +86,16 @@ export class ConnectionState {
   }
 
   /** The local copy has loaded. */
-  release(now: number): Effect[] {
+  release(): Effect[] {
     this.held = false;
-    return this.phase.kind === 'held' ? this.open(now) : [];
+    return this.phase.kind === 'held' ? this.open() : [];
   }
 
   /** A session is wanted. Again is the same as once. */
-  connect(now: number): Effect[] {
+  connect(): Effect[] {
     if (this.phase.kind !== 'idle' && this.phase.kind !== 'refused') return [];
     this.backoff.reset();
-    return this.open(now);
+    return this.open();
   }
 
   /** No session is wanted. `leave` says goodbye to the server first. */
@@ -107,6 +108,11 @@ export class ConnectionState {
         ? [{ kind: 'abort', leave: leave && kind === 'open' }]
         : [];
     return [...abort, ...this.show('disconnected')];
+  }
+
+  /** Join is sent. */
+  joining(now: number): void {
+    if (this.phase.kind === 'opening') this.phase = { kind: 'opening', since: now };
   }
 
   /** The server has answered Join. It pings when it hears nothing for `heartbeatInterval`. */
@@ -159,7 +165,7 @@ export class ConnectionState {
   wake(now: number): Effect[] {
     switch (this.phase.kind) {
       case 'waiting':
-        return this.phase.serverAsked ? [] : this.open(now);
+        return this.phase.serverAsked ? [] : this.open();
       case 'open':
         return this.probe(now);
       case 'idle':
@@ -174,7 +180,9 @@ export class ConnectionState {
   deadline(): number | undefined {
     switch (this.phase.kind) {
       case 'opening':
-        return this.phase.since + FIRST_MESSAGE_TIMEOUT;
+        return this.phase.since === undefined
+          ? undefined
+          : this.phase.since + FIRST_MESSAGE_TIMEOUT;
       case 'waiting':
         return this.phase.until;
       case 'open':
@@ -195,7 +203,7 @@ export class ConnectionState {
     if (deadline === undefined || now < deadline) return [];
     switch (this.phase.kind) {
       case 'waiting':
-        return this.open(now);
+        return this.open();
       case 'opening':
         return this.giveUp(SIX_CONNECTIONS, now);
       case 'open':
@@ -206,7 +214,7 @@ export class ConnectionState {
           return [
             { kind: 'abort', leave: false },
             { kind: 'closed', error: closed, permanent: false, retryAfter: 0 },
-            ...this.open(now),
+            ...this.open(),
           ];
         }
         if (now >= (this.unackedSince ?? Infinity) + UNACKED_MAX) {
@@ -230,12 +238,12 @@ export class ConnectionState {
     return [{ kind: 'abort', leave: false }, ...this.ended(new CowriteError('lost', message), now)];
   }
 
-  private open(now: number): Effect[] {
+  private open(): Effect[] {
     if (this.held) {
       this.phase = { kind: 'held' };
       return this.show('connecting');
     }
-    this.phase = { kind: 'opening', since: now };
+    this.phase = { kind: 'opening', since: undefined };
     this.unackedSince = undefined;
     return [{ kind: 'open' }, ...this.show('connecting')];
   }
