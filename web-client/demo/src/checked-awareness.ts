@@ -44,29 +44,38 @@ export class CheckedAwareness {
     for (const [id, state] of this.#inner.getStates()) {
       states.set(id, {
         user: { ...personOf(state.user, id), clientId: id },
-        cursor: cursorOf(state.cursor, this.#inner.doc),
+        cursor: cursorOf(state.cursor),
       });
     }
     return states;
   }
 }
 
-function cursorOf(value: unknown, doc: Y.Doc): Cursor | null {
+function cursorOf(value: unknown): Cursor | null {
   if (typeof value !== 'object' || value === null) return null;
   const { anchor, head } = value as Record<string, unknown>;
-  if (typeof anchor !== 'object' || anchor === null || typeof head !== 'object' || head === null)
-    return null;
-  try {
-    const cursor = {
-      anchor: Y.createRelativePositionFromJSON(anchor),
-      head: Y.createRelativePositionFromJSON(head),
-    };
-    // A position that cannot be resolved is none; one that throws here would throw in the editor.
-    const known =
-      Y.createAbsolutePositionFromRelativePosition(cursor.anchor, doc) &&
-      Y.createAbsolutePositionFromRelativePosition(cursor.head, doc);
-    return known ? cursor : null;
-  } catch {
-    return null;
-  }
+  if (!isPosition(anchor) || !isPosition(head)) return null;
+  return {
+    anchor: Y.createRelativePositionFromJSON(anchor),
+    head: Y.createRelativePositionFromJSON(head),
+  };
+}
+
+/** Whether a value has the shape of a relative position, so that resolving it cannot throw. */
+function isPosition(value: unknown): value is object {
+  if (typeof value !== 'object' || value === null) return false;
+  const { type, tname, item, assoc } = value as Record<string, unknown>;
+  return (
+    (type == null || isId(type)) &&
+    (item == null || isId(item)) &&
+    (tname == null || typeof tname === 'string') &&
+    (assoc == null || Number.isInteger(assoc)) &&
+    (type != null || tname != null || item != null)
+  );
+}
+
+function isId(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  const { client, clock } = value as Record<string, unknown>;
+  return Number.isSafeInteger(client) && Number.isSafeInteger(clock) && (clock as number) >= 0;
 }
