@@ -30,6 +30,12 @@ export function plainEnvironment(): NodeJS.ProcessEnv {
   );
 }
 
+/** Those that run: none outlives the tests, however these end. */
+const running = new Set<ChildProcess>();
+process.once('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+});
+
 /** A child process and what it said. */
 export class Child {
   readonly #child: ChildProcess;
@@ -39,6 +45,7 @@ export class Child {
 
   constructor(command: string, args: readonly string[], env: NodeJS.ProcessEnv, cwd = ROOT) {
     this.#child = spawn(command, args, { cwd, env, stdio: ['pipe', 'pipe', 'pipe'] });
+    running.add(this.#child);
     const keep = (text: string): void => {
       this.#lines.push(...text.split('\n').filter((line) => line !== ''));
       this.#lines.splice(0, this.#lines.length - LINES_MAX);
@@ -53,6 +60,7 @@ export class Child {
         done(null);
       });
       this.#child.on('close', (code) => {
+        running.delete(this.#child);
         this.#end = { code };
         done(code);
       });

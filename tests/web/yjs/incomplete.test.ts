@@ -89,3 +89,11 @@ test('a client that sends nothing but incomplete updates is not kept for ever', 
   expect(code < 4400 || code > 4499, `code ${code}`).toBe(true);
   expect(await cat(door, { document: 'doc' })).toBe('');
 });
+
+test('what waits for too long for what it depends on ends the session', async ({ world }) => {
+  const { door } = await world.server({ 'room.held_max': '1s' });
+  const raw = await world.raw(`${door.ws}/yjs/doc`);
+  raw.send(frame(0, 2, updates().all[2]));
+  const { code } = await raw.closed();
+  expect(code < 4400 || code > 4499, `code ${code}`).toBe(true);
+});
