@@ -21,7 +21,7 @@ export default defineConfig({
     dedupe: ['yjs', 'y-protocols', 'lib0'],
   },
   test: {
-    include: ['yjs/**/*.test.ts'],
+    include: ['yjs/**/*.test.ts', 'browser/**/*.test.ts'],
     environment: 'node',
     pool: 'forks',
     maxWorkers: 4,
