@@ -13,14 +13,19 @@ const DEADLINE_MS = 14_000;
 test('over HTTP/1.1 the seventh tab is told why it has to wait, and comes in when there is room', async ({
   world,
 }) => {
-  const { door } = await path('directly over HTTP/1.1')(world);
+  // The six send nothing, not even the answer to a heartbeat: it could not go out.
+  const { door } = await path('directly over HTTP/1.1')(world, {
+    'session.heartbeat_interval': '60s',
+    'session.heartbeat_timeout': '180s',
+  });
   const { context } = await world.browser();
+  const quiet = { persistence: false, awareness: false } as const;
   const tabs: OwnTab[] = [];
   for (let tab = 0; tab < CONNECTIONS; tab += 1) {
-    tabs.push(await OwnTab.open(context, door, { document: `six/${tab}`, persistence: false }));
+    tabs.push(await OwnTab.open(context, door, { ...quiet, document: `six/${tab}` }));
   }
   const seventh = await OwnTab.empty(context, door);
-  await seventh.page.open({ document: 'six/seventh', persistence: false });
+  await seventh.page.open({ ...quiet, document: 'six/seventh' });
   await until(
     async () => `the seventh tab to be told; it was told ${JSON.stringify(await seventh.page.told())}`,
     async () => (await seventh.page.told()).some(({ event }) => event === 'closed'),

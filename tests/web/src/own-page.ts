@@ -13,6 +13,8 @@ export interface OwnOptions {
   readonly user?: string;
   /** `false`: nothing is kept in the browser. */
   readonly persistence?: false;
+  /** `false`: nobody sees who is here, and nothing is sent until somebody types. */
+  readonly awareness?: false;
   /** The client id of the document. */
   readonly clientId?: number;
 }
@@ -68,7 +70,10 @@ export interface Run {
 const own = {
   open(options: OwnOptions): void {
     if (options.clientId !== undefined) doc.clientID = options.clientId;
-    const more: Partial<CowriteOptions> = options.persistence === false ? { persistence: false } : {};
+    const more: Partial<CowriteOptions> = {
+      ...(options.persistence === false ? { persistence: false } : {}),
+      ...(options.awareness === false ? { awareness: null } : {}),
+    };
     const opened = new CowriteProvider(doc, {
       url: location.origin,
       document: options.document,

@@ -160,10 +160,10 @@ export interface Reader {
 
 /** `test` with a world. */
 export const test = plain.extend<{ world: World }>({
-  world: async ({ task, onTestFailed }: TestContext, use: (world: World) => Promise<void>) => {
+  world: async ({ task }: TestContext, use: (world: World) => Promise<void>) => {
     const world = new World();
-    onTestFailed(() => world.tell(task.name));
     await use(world);
+    if (task.result?.state === 'fail') await world.tell(task.name);
     await world.end();
   },
 });

@@ -232,7 +232,10 @@ export function mountEditor({
   return {
     setEditable: (value) => {
       if (value !== view.state.readOnly) return;
+      const focused = view.hasFocus;
       view.dispatch({ effects: editable.reconfigure(value ? [] : READ_ONLY) });
+      // Chromium takes the focus from what is no longer editable.
+      if (focused) view.focus();
       tools.refresh();
     },
     setMarking: (marking) => arrived.setMarking(view, marking),
