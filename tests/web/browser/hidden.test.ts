@@ -19,7 +19,10 @@ test('a tab hidden for four heartbeat timeouts is never evicted', async ({ world
   world.defer(() => browser.close());
   const document = 'hidden';
   const hidden = await DemoTab.open(browser.context, server.door, { document, name: 'Hilda' });
+  await hidden.tab.bringToFront();
+  await hidden.editor.click();
   await hidden.type('before');
+  await until('the text', async () => (await hidden.text()) === 'before');
   await hidden.says('saved');
   await hidden.tab.evaluate(() => {
     const seen: string[] = [];
@@ -55,7 +58,10 @@ test('a tab hidden for four heartbeat timeouts is never evicted', async ({ world
 
   // It hears of edits while it is hidden, and can make some at once when it is shown.
   await type(server.door, { document }, ', meanwhile');
-  await until('the edit', async () => (await hidden.text()) === 'before, meanwhile');
+  await until(
+    async () => `the hidden tab to have the edit; it has ${await hidden.text()}`,
+    async () => (await hidden.text()) === 'before, meanwhile',
+  );
   await hidden.tab.bringToFront();
   await hidden.editor.press('End');
   await hidden.type(', after');

@@ -21,9 +21,11 @@ describe.each(PATHS)('%s', (_, open) => {
     await tab.page.type('before;');
     await tab.saved();
     await browser.context.setOffline(true);
-    await until('the tab to be offline', async () => (await tab.page.status()) !== 'connected', BACK_MS);
     await tab.page.type('offline;');
-    await until('the edit to be kept', async () => (await tab.page.state()) === 'offline-kept');
+    await until(
+      async () => `the edit to be kept; the tab was told ${JSON.stringify(await tab.page.told())}`,
+      async () => (await tab.page.state()) === 'offline-kept',
+    );
     expect(await tab.page.claimed()).toBe('before;');
     await type(server.door, { document }, 'meanwhile;');
 

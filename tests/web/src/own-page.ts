@@ -48,7 +48,6 @@ function clockOf(client: number): number {
 
 /** Resolves when the document has everything of a client up to a clock. */
 function reached(client: number, clock: number): Promise<void> {
-  if (clockOf(client) >= clock) return Promise.resolve();
   return new Promise((done) => {
     const look = (): void => {
       if (clockOf(client) < clock) return;
@@ -59,8 +58,8 @@ function reached(client: number, clock: number): Promise<void> {
   });
 }
 
-/** Edits of a recording that were made one after the other, as one update. */
-export interface Run {
+/** An edit of a recording. */
+export interface Typed {
   /** Yjs v1, in base64. */
   readonly update: string;
   /** What the author had seen of the other: the clock after its last edit. */
@@ -146,10 +145,10 @@ const own = {
   },
   /** The text when it was last said to be saved. */
   claimed: (): string => claimed,
-  /** Types what was recorded, each run as soon as the other's edits before it are here. */
-  async replay(runs: readonly Run[]): Promise<void> {
-    for (const { update, seen } of runs) {
-      await reached(seen.client, seen.clock);
+  /** Types what was recorded, each edit as soon as the other's edits before it are here. */
+  async replay(edits: readonly Typed[]): Promise<void> {
+    for (const { update, seen } of edits) {
+      if (clockOf(seen.client) < seen.clock) await reached(seen.client, seen.clock);
       Y.applyUpdate(doc, Uint8Array.fromBase64(update), 'typed');
     }
   },

@@ -232,7 +232,8 @@ export function mountEditor({
   return {
     setEditable: (value) => {
       if (value !== view.state.readOnly) return;
-      const focused = view.hasFocus;
+      // Also in a window that is behind another one.
+      const focused = view.root.activeElement === view.contentDOM;
       view.dispatch({ effects: editable.reconfigure(value ? [] : READ_ONLY) });
       // Chromium takes the focus from what is no longer editable.
       if (focused) view.focus();
