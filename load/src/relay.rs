@@ -151,20 +151,24 @@ async fn web_socket(hub: Arc<Hub>, stream: TcpStream) {
         let answer = tokio::select! {
             frame = stream.next() => {
                 let Some(Ok(Frame::Binary(frame))) = frame else { return };
-                match framing.read(&frame).expect("a message") {
-                    Message::Step1(_) => Some(framing.step2(&[0, 0])),
-                    Message::Step2(_) => hocuspocus.then(|| taken(&framing)),
-                    Message::Update(update) => {
-                        hub.update(&document, &session, 0, &update).await;
-                        None
-                    }
-                    _ => None,
+                let message = framing.read(&frame).expect("a message");
+                if let Message::Update(update) = &message {
+                    hub.update(&document, &session, 0, update).await;
+                }
+                if matches!(message, Message::Step1(_)) {
+                    Some(framing.step2(&[0, 0]))
+                } else {
+                    // The other answer comes when the update has been passed on.
+                    matches!(message, Message::Step2(_) if hocuspocus).then(|| taken(&framing))
                 }
             }
-            frame = down.recv() => match frame.expect("the hub is there") {
-                Down::Update(update) => Some(framing.update(&update.update)),
-                Down::Ack(_) => hocuspocus.then(|| taken(&framing)),
-                _ => None,
+            frame = down.recv() => {
+                let frame = frame.expect("the hub is there");
+                if let Down::Update(update) = &frame {
+                    Some(framing.update(&update.update))
+                } else {
+                    matches!(frame, Down::Ack(_) if hocuspocus).then(|| taken(&framing))
+                }
             }
         };
         if let Some(answer) = answer

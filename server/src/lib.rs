@@ -8,6 +8,7 @@
 //! | 0 base | `ids` `metrics` `shutdown` `time` | external crates only |
 //! | 1 parts | `auth` `crdt` `log` | base |
 //! | 2 room | `room` | base, parts |
+//! | 2 exchange | `exchange` | base, `crdt`, `log` |
 //! | 3 session | `session` | base, `auth`, `room` |
 //! | 4 transport | `transport` | base, `session`, `cowrite-proto` |
 //! | 5 app | `app`, `main.rs` | everything |
@@ -15,6 +16,7 @@
 pub mod app;
 pub mod auth;
 pub mod crdt;
+pub mod exchange;
 pub mod ids;
 pub mod log;
 pub mod metrics;

@@ -40,7 +40,7 @@ pub use crate::{
     faults::FaultyLog,
     http1::{GrpcWebPart, GrpcWebStream, HttpAnswer, http_get, http_request},
     participant::{Participant, text_update},
-    process::ServerProcess,
+    process::{ServerProcess, cowrite},
     proxy::ChaosProxy,
     raw::{Door, RawSession, Refused, channel, join, join_as, refused, up},
     server::TestServer,

@@ -32,6 +32,20 @@ fn binary() -> &'static Path {
     })
 }
 
+/// The command `cowrite` with these words, without settings of whoever runs the tests.
+#[must_use]
+pub fn cowrite(words: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.kill_on_drop(true);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("COWRITE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 impl ServerProcess {
     /// A server on `data` with these further settings, as environment variables without their
     /// prefix: `("ROOM__CHECKPOINT_UPDATES", "10")`. Returns when it serves.

@@ -15,7 +15,7 @@ use cowrite_proto::v1::server_frame::Frame as Down;
 use cowrite_server::{session, shutdown::Tasks, time};
 use cowrite_tests::{
     ChaosProxy, Door, Participant, RawSession, TestServer, channel, join, join_as, pacemaker,
-    refused, up,
+    refused, text_update, up,
 };
 use tonic::Code;
 
@@ -64,6 +64,22 @@ async fn a_client_that_stops_answering_is_evicted_after_heartbeat_timeout_and_di
         assert!(took + AT_ONCE >= timeout && took <= timeout + AT_ONCE, "{took:?}");
         tasks.cancel();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_with_an_edit_that_is_known_already_disappears_at_once() {
+    let tasks = Tasks::new();
+    pacemaker(&tasks);
+    let server = TestServer::start().await;
+    let (mut alice, mut bob) = two(&server, Door::Publish).await;
+    let edit = text_update("last words");
+    bob.send([up::update(1, edit.clone())]).await.unwrap();
+    alice.wait_for_text("last words").await;
+    // What a page sends that does not know yet whether its last edit arrived.
+    bob.send([up::update(2, edit), up::leave()]).await.unwrap();
+    let gone = alice.wait_until("Bob to go", |p| p.sees(7).is_none());
+    tokio::time::timeout(AT_ONCE, gone).await.expect("Bob goes at once");
+    tasks.cancel();
 }
 
 #[tokio::test(start_paused = true)]

@@ -91,7 +91,7 @@ export default defineConfig({
     // recognise each other's types.
     dedupe: ['yjs', 'lib0', 'y-protocols'],
   },
-  server: { port: 5173, strictPort: true },
+  server: { host: '127.0.0.1', port: 5173, strictPort: true },
   build: {
     target: ['chrome123', 'firefox125', 'safari17.5'],
     // No data: URLs: the content security policy of the server allows none.

@@ -110,6 +110,10 @@ it('after a refusal everything since the last state that the server has is sent 
   const [again] = edits.take(1000);
   Y.applyUpdate(server, again?.update ?? new Uint8Array());
   expect(server.getText('t').toString()).toBe('saved refused after');
+  // And no more than that: it is nothing without what was acknowledged before.
+  const empty = new Y.Doc();
+  Y.applyUpdate(empty, again?.update ?? new Uint8Array());
+  expect(empty.getText('t').toString()).toBe('');
   edits.acknowledged(4n);
   expect([edits.edits, edits.refusal]).toEqual([0, undefined]);
 });

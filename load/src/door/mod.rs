@@ -241,7 +241,8 @@ mod tests {
             let relay = Relay::start(door, None).await;
             let opened = relay.entrance().open(JoinOptions::new("d")).await;
             let (_, mut receiver, _) = opened.expect("opens");
-            let first = receiver.next().await.expect("an event");
+            let first = timeout(Duration::from_secs(10), receiver.next()).await;
+            let first = first.expect("in time").expect("an event");
             let Event::State { update, .. } = first else { panic!("{door:?}: {first:?}") };
             assert_eq!(update.as_ref(), [0, 0], "{door:?}");
         }

@@ -18,8 +18,11 @@ use toml::Value;
 use super::{
     Config, Server,
     config::{ConfigError, Runtime, Sources},
+    export::Export,
+    import::Import,
     remote::{Cat, Documents, Type},
     telemetry,
+    token::Token,
 };
 use crate::transport::Tls;
 
@@ -44,6 +47,12 @@ enum Command {
     Type(Type),
     /// List the documents of a server.
     Documents(Documents),
+    /// Make a token for development, from the secret of a configuration; or make a secret.
+    Token(Token),
+    /// Take in documents that another Yjs server has stored.
+    Import(Import),
+    /// Write documents to files, which any Yjs program can read.
+    Export(Export),
     /// Say whether a configuration can be used, and show it with all defaults.
     CheckConfig(CheckConfig),
 }
@@ -63,12 +72,15 @@ struct Serve {
     /// Keep documents in memory only: they are gone when the server ends.
     #[arg(long)]
     ephemeral: bool,
+    /// Serve everybody who can connect, also on an address that others than this machine reach.
+    #[arg(long)]
+    insecure: bool,
     #[command(flatten)]
     file: File,
 }
 
 #[derive(Debug, Args)]
-struct File {
+pub(super) struct File {
     /// The configuration file; deploy/cowrite.example.toml shows every key.
     #[arg(long, value_name = "FILE", env = "COWRITE_CONFIG")]
     config: Option<PathBuf>,
@@ -88,6 +100,9 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Cat(cat) => block_on(cat.run()),
         Command::Type(r#type) => block_on(r#type.run()),
         Command::Documents(documents) => block_on(documents.run()),
+        Command::Token(token) => token.run(),
+        Command::Import(import) => block_on(import.run()),
+        Command::Export(export) => block_on(export.run()),
         Command::CheckConfig(check) => check.run(),
     };
     match done {
@@ -116,7 +131,7 @@ fn complain(error: &dyn Error) {
 type Done = Result<(), Box<dyn Error>>;
 
 impl File {
-    fn load(&self, flags: Vec<(&'static str, Value)>) -> Result<Config, ConfigError> {
+    pub(super) fn load(&self, flags: Vec<(&'static str, Value)>) -> Result<Config, ConfigError> {
         let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
         let environment = env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
         Config::load(Sources { file: self.config.as_deref(), environment, flags })
@@ -147,6 +162,9 @@ impl Serve {
         }
         if self.ephemeral {
             flags.push(("log.kind", text("memory".to_owned())));
+        }
+        if self.insecure {
+            flags.push(("auth.insecure", Value::Boolean(true)));
         }
         let config = self.file.load(flags)?;
         telemetry::start(&config.telemetry);

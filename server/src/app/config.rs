@@ -16,7 +16,7 @@ use crate::{auth, log, room, session, transport};
 const ENVIRONMENT_PREFIX: &str = "COWRITE_";
 
 /// Environment variables that are not keys: flags of the command line and the seed of tests.
-const NOT_KEYS: [&str; 3] = ["COWRITE_CONFIG", "COWRITE_SERVER", "COWRITE_SEED"];
+const NOT_KEYS: [&str; 4] = ["COWRITE_CONFIG", "COWRITE_SERVER", "COWRITE_SEED", "COWRITE_TOKEN"];
 
 /// The whole configuration: the sum of those of the layers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,6 +193,7 @@ impl Config {
             self.session.validate(),
             self.room.validate(),
             self.log.validate(),
+            self.auth.validate(self.transport.listen),
             self.validate_own(),
         ];
         checks.into_iter().collect::<Result<(), String>>().map_err(ConfigError::Invalid)

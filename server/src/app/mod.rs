@@ -2,8 +2,12 @@
 
 pub mod cli;
 pub mod config;
+mod export;
+mod import;
+mod place;
 mod remote;
 mod telemetry;
+mod token;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
@@ -12,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::config::Config;
 use crate::{
-    auth::Authenticator,
+    auth::{self, Authenticator},
     log::{self, UpdateLog},
     metrics::Metrics,
     room::Registry,
@@ -45,6 +49,9 @@ pub enum StartError {
     /// TLS cannot be spoken with the files that are configured.
     #[error(transparent)]
     Tls(#[from] transport::TlsError),
+    /// A key for tokens cannot be used.
+    #[error(transparent)]
+    Key(#[from] auth::KeyError),
     /// The descriptors of the services cannot be read, which is a fault of the build.
     #[error("read the descriptors of the services")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -114,7 +121,7 @@ impl Server {
         let sessions = Sessions::new(
             config.session.clone(),
             registry,
-            Authenticator::new(&config.auth),
+            Authenticator::new(&config.auth)?,
             metrics.session.clone(),
             session_tasks.clone(),
         );

@@ -19,13 +19,13 @@ use tokio::{
 };
 
 /// How long a command waits for a server that is not there.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 type Done = Result<(), Box<dyn Error>>;
 
 /// Where the server is.
 #[derive(Debug, Args)]
-struct Address {
+pub(super) struct Address {
     /// The URL of the server.
     #[arg(
         long,
@@ -78,7 +78,17 @@ pub(super) struct Documents {
 }
 
 impl Address {
-    async fn connect(&self) -> Result<Client, Box<dyn Error>> {
+    /// The server at this URL.
+    pub(super) fn new(server: String, token: String, ca: Option<PathBuf>) -> Self {
+        Self { server, token, ca }
+    }
+
+    /// The credentials.
+    pub(super) fn token(&self) -> &str {
+        &self.token
+    }
+
+    pub(super) async fn connect(&self) -> Result<Client, Box<dyn Error>> {
         let mut builder = Client::builder(&*self.server);
         if let Some(ca) = &self.ca {
             let pem = fs::read(ca).map_err(|error| format!("read {}: {error}", ca.display()))?;
@@ -92,7 +102,11 @@ impl Address {
         })
     }
 
-    async fn open(&self, document: &str, access: Access) -> Result<Document, Box<dyn Error>> {
+    pub(super) async fn open(
+        &self,
+        document: &str,
+        access: Access,
+    ) -> Result<Document, Box<dyn Error>> {
         let mut options = DocumentOptions::default();
         options.token.clone_from(&self.token);
         options.access = access;

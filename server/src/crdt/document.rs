@@ -17,6 +17,7 @@ use yrs::{
 };
 
 use super::{
+    canonical,
     error::{Fault, Incomplete},
     validate::{self, ClockRange, Malformed, Scan},
 };
@@ -298,10 +299,20 @@ pub fn faithful_checkpoint(state: &[u8]) -> Result<Option<Bytes>, Fault> {
 /// document, because the same content can be divided into structs differently.
 fn is_faithful(checkpoint: &[u8], state: &[u8]) -> Result<bool, Fault> {
     let reloaded = Document::load(Some(checkpoint), [])?.state()?;
-    if reloaded == state {
-        return Ok(true);
-    }
-    Ok(Document::load(None, [state])?.state()? == reloaded)
+    Ok(canonical::same(&reloaded, state).map_err(fault)? || {
+        canonical::same(&reloaded, &Document::load(None, [state])?.state()?).map_err(fault)?
+    })
+}
+
+/// Whether two whole documents (yrs v1) have the same content and the same history, although they may
+/// be encoded differently.
+///
+/// # Errors
+///
+/// yrs panics or refuses.
+pub fn is_same(one: &[u8], other: &[u8]) -> Result<bool, Fault> {
+    let settled = |state| Document::load(None, [state])?.state();
+    canonical::same(&settled(one)?, &settled(other)?).map_err(fault)
 }
 
 fn plain_doc() -> Doc {
@@ -473,6 +484,20 @@ mod tests {
         let newer = document.state().unwrap();
         assert_eq!(is_faithful(&checkpoint, &newer), Ok(false));
         assert!(is_faithful(&checkpoint[1..], &state).is_err());
+    }
+
+    #[test]
+    fn a_checkpoint_of_objects_is_faithful_in_whatever_order_their_keys_come() {
+        let doc = Doc::with_client_id(1);
+        let map = doc.get_or_insert_map("map");
+        let mut txn = doc.transact_mut();
+        let entries = (0..20).map(|key| (key.to_string(), yrs::Any::from(key)));
+        let object = yrs::Any::from(entries.collect::<HashMap<_, _>>());
+        yrs::Map::insert(&map, &mut txn, "object", object);
+        let state = txn.encode_update_v1();
+        for _ in 0..10 {
+            assert!(faithful_checkpoint(&state).unwrap().is_some());
+        }
     }
 
     #[test]

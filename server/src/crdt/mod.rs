@@ -6,11 +6,12 @@
 //! well-formed input makes it panic. So bytes are checked in [`validate`] first, updates must be
 //! causally complete, panics are caught here and end the room, and nothing is ever pending.
 
+mod canonical;
 mod document;
 mod error;
 pub mod validate;
 
 pub use self::{
-    document::{Batch, Document, faithful_checkpoint},
+    document::{Batch, Document, faithful_checkpoint, is_same},
     error::{Fault, Incomplete},
 };

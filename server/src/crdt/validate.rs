@@ -369,13 +369,14 @@ impl ClientSet {
     }
 }
 
-struct Cursor<'a> {
-    bytes: &'a [u8],
-    at: usize,
+/// What is left of bytes that are being read.
+pub(super) struct Cursor<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) at: usize,
 }
 
 impl<'a> Cursor<'a> {
-    fn malformed(&self, what: &'static str) -> Malformed {
+    pub(super) fn malformed(&self, what: &'static str) -> Malformed {
         Malformed { what, at: self.at }
     }
 
@@ -383,7 +384,7 @@ impl<'a> Cursor<'a> {
         if self.at == self.bytes.len() { Ok(()) } else { Err(self.malformed("bytes at the end")) }
     }
 
-    fn byte(&mut self) -> Result<u8, Malformed> {
+    pub(super) fn byte(&mut self) -> Result<u8, Malformed> {
         let byte = *self.bytes.get(self.at).ok_or_else(|| self.malformed("the end too early"))?;
         self.at += 1;
         Ok(byte)
@@ -411,7 +412,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads a count of things that take at least `bytes_each` bytes, which must be there.
-    fn count(&mut self, bytes_each: u64, what: &'static str) -> Result<u64, Malformed> {
+    pub(super) fn count(&mut self, bytes_each: u64, what: &'static str) -> Result<u64, Malformed> {
         let count = self.var(u64::from(u32::MAX), what)?;
         let left = (self.bytes.len() - self.at) as u64;
         if count.saturating_mul(bytes_each) > left {
@@ -420,11 +421,11 @@ impl<'a> Cursor<'a> {
         Ok(count)
     }
 
-    fn client(&mut self) -> Result<u64, Malformed> {
+    pub(super) fn client(&mut self) -> Result<u64, Malformed> {
         self.var(CLIENT_ID_MAX, "a client id out of range")
     }
 
-    fn clock(&mut self) -> Result<u32, Malformed> {
+    pub(super) fn clock(&mut self) -> Result<u32, Malformed> {
         let clock = self.var(CLOCK_MAX - 1, "a clock out of range")?;
         u32::try_from(clock).map_err(|_| self.malformed("a clock out of range"))
     }
@@ -437,13 +438,13 @@ impl<'a> Cursor<'a> {
         Ok(slice)
     }
 
-    fn blob(&mut self) -> Result<&'a [u8], Malformed> {
+    pub(super) fn blob(&mut self) -> Result<&'a [u8], Malformed> {
         let length = self.var(u64::from(u32::MAX), "a length out of range")?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         self.skip(length)
     }
 
-    fn string(&mut self) -> Result<&'a str, Malformed> {
+    pub(super) fn string(&mut self) -> Result<&'a str, Malformed> {
         let at = self.at;
         let bytes = self.blob()?;
         std::str::from_utf8(bytes).map_err(|_| Malformed { what: "text that is not UTF-8", at })
@@ -455,7 +456,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads a JSON-like value that may nest `depth` deep.
-    fn value(&mut self, depth: usize) -> Result<(), Malformed> {
+    pub(super) fn value(&mut self, depth: usize) -> Result<(), Malformed> {
         let Some(depth) = depth.checked_sub(1) else {
             return Err(self.malformed("values nested too deep"));
         };

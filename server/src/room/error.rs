@@ -51,6 +51,15 @@ pub enum CloseReason {
     /// The credentials are not valid.
     #[error("the credentials are not valid")]
     Unauthenticated,
+    /// The credentials are valid, and give no access; which says nothing of the document.
+    #[error("the credentials give no access to this document")]
+    Forbidden,
+    /// The credentials were good for a time, which is over.
+    #[error("the token has expired")]
+    TokenExpired,
+    /// A new token is somebody else's.
+    #[error("the new token is for another subject than the session")]
+    SubjectChanged,
     /// The client's state belongs to another history.
     #[error("the document has another history than the client's copy")]
     EpochMismatch,
@@ -108,6 +117,9 @@ impl CloseReason {
             Self::UpdateTooLarge { .. } => "update_too_large",
             Self::WriteDenied => "write_denied",
             Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::TokenExpired => "token_expired",
+            Self::SubjectChanged => "subject_changed",
             Self::EpochMismatch => "epoch_mismatch",
             Self::IncompleteUpdate(_) => "incomplete_update",
             Self::HeartbeatTimeout(_) => "heartbeat_timeout",

@@ -90,6 +90,8 @@ pub enum Event {
         /// To be returned.
         nonce: u64,
     },
+    /// The session may do something else from now on.
+    AccessChanged(Access),
     /// The session is about to end.
     Closing {
         /// Why.
@@ -257,6 +259,20 @@ impl Outbox {
         }
     }
 
+    /// Queues that the session may do something else from now on, in the place of what was queued of
+    /// that before: a client that changes its token again and again and does not read is told once.
+    pub fn access_changed(&self, access: Access) {
+        let mut inner = self.inner.lock();
+        if inner.end.is_some() {
+            return;
+        }
+        let told = |event: &Event| matches!(event, Event::AccessChanged(_));
+        match inner.queue.iter().position(told).and_then(|at| inner.queue.get_mut(at)) {
+            Some(event) => *event = Event::AccessChanged(access),
+            None => inner.queue_event(Event::AccessChanged(access)),
+        }
+    }
+
     /// Queues the refusal of an update; returns whether there was room for it. A client that sends
     /// and does not read is answered as often as it is sent updates, and no oftener.
     pub(super) fn refuse(&self, update_id: u64, reason: RefuseReason) -> bool {
@@ -402,6 +418,7 @@ impl Inner {
                 | Event::Ack { .. }
                 | Event::Awareness(_)
                 | Event::Ping { .. }
+                | Event::AccessChanged(_)
                 | Event::Closing { .. } => {}
             }
             events.push(event);

@@ -268,7 +268,13 @@ impl State {
             let write = match create {
                 Some(epoch) => Some(Write::Create(epoch)),
                 None if self.fan_out_at().is_some_and(|at| at <= now) => {
-                    self.flush(now, log)?.map(Write::Append)
+                    let append = self.flush(now, log)?;
+                    if append.is_none() {
+                        // Nothing was new: no write ends that would wake the room for those who
+                        // waited for their updates.
+                        self.release();
+                    }
+                    append.map(Write::Append)
                 }
                 None => None,
             };
@@ -371,7 +377,7 @@ impl State {
     }
 
     fn refuse_writers(&mut self) {
-        let is_writer = |(join, _): &mut Waiting| join.grant.access == Access::Write;
+        let is_writer = |(join, _): &mut Waiting| join.grant.access >= Access::Write;
         for (_, reply) in self.joins.extract_if(.., is_writer) {
             // An error means that the session is gone.
             drop(reply.send(Err(CloseReason::LogFull)));
@@ -470,7 +476,7 @@ impl State {
     /// to write: its epoch must be durable before anybody hears of it.
     fn admit(&mut self) -> Result<Option<Epoch>, Fault> {
         let to_create =
-            |(join, _): &Waiting| join.grant.access == Access::Write && join.epoch.is_none();
+            |(join, _): &Waiting| join.grant.access >= Access::Write && join.epoch.is_none();
         if self.epoch.is_none() && self.joins.iter().any(to_create) {
             return Ok(Some(Epoch::random()));
         }
@@ -588,6 +594,12 @@ impl State {
         let mut records = Vec::with_capacity(count);
         for Incoming { session, update_id, update, arrived, .. } in staged {
             let Some(member) = self.members.get(&session) else { continue };
+            if self.epoch.is_none() {
+                // It may write since it has a new token, and there is no document yet: coming back,
+                // it creates one and is told its epoch.
+                self.end(session, CloseReason::RoomRestarted);
+                continue;
+            }
             let (outbox, principal) = (Arc::clone(&member.outbox), member.principal.clone());
             let reason = if log == LogState::Full {
                 Some(RefuseReason::LogFull)

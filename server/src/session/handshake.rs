@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 
-use super::{CloseReason, Join, PROTOCOL_VERSION};
+use super::{CloseReason, Join, PROTOCOL_VERSION, Token, identify};
 use crate::{
-    auth::{Authenticator, Grant},
-    ids::{DocumentId, Epoch, Sequence},
+    auth::{Access, Authenticator, Grant},
+    ids::{DocumentId, Epoch, Principal, Sequence},
     room::validate,
+    time::Instant,
 };
 
 /// A join in which everything is checked.
@@ -14,6 +15,10 @@ use crate::{
 pub(super) struct Accepted {
     pub(super) document: DocumentId,
     pub(super) grant: Grant,
+    /// The access that the client wants at most.
+    pub(super) wanted: Option<Access>,
+    /// When its credentials are good no longer.
+    pub(super) expires: Option<Instant>,
     pub(super) state_vector: Bytes,
     pub(super) epoch: Option<Epoch>,
     pub(super) resume: Option<Sequence>,
@@ -30,9 +35,8 @@ pub(super) fn accept(join: Join, authenticator: &Authenticator) -> Result<Accept
         return Err(CloseReason::UnsupportedProtocolVersion(join.protocol_version));
     }
     let document = DocumentId::parse(&join.document)?;
-    let granted = authenticator.grant(&join.token, &document);
-    let mut grant = granted.ok_or(CloseReason::Unauthenticated)?;
-    grant.access = join.access.map_or(grant.access, |wanted| wanted.min(grant.access));
+    let identity = identify(authenticator, &join.token)?;
+    let grant = limited(identity.grant(&document), join.access)?;
     if !join.state_vector.is_empty() {
         validate::state_vector(&join.state_vector).map_err(|malformed| {
             CloseReason::MalformedFrame(format!("state vector: {malformed}"))
@@ -49,6 +53,8 @@ pub(super) fn accept(join: Join, authenticator: &Authenticator) -> Result<Accept
     Ok(Accepted {
         document,
         grant,
+        wanted: join.access,
+        expires: identity.expires(),
         state_vector: join.state_vector,
         epoch,
         resume: (join.resume_sequence > 0).then_some(Sequence(join.resume_sequence)),
@@ -56,13 +62,75 @@ pub(super) fn accept(join: Join, authenticator: &Authenticator) -> Result<Accept
     })
 }
 
+/// What a client gets that may have `grant` and wants at most `wanted`.
+///
+/// # Errors
+///
+/// It may have nothing. The same for a document that does not exist and for one that does.
+fn limited(grant: Option<Grant>, wanted: Option<Access>) -> Result<Grant, CloseReason> {
+    let mut grant = grant.ok_or(CloseReason::Forbidden)?;
+    grant.access = wanted.map_or(grant.access, |wanted| wanted.min(grant.access));
+    Ok(grant)
+}
+
+/// The credentials of a session that has joined.
+#[derive(Debug)]
+pub(super) struct Credentials {
+    document: DocumentId,
+    principal: Principal,
+    wanted: Option<Access>,
+    access: Access,
+    expires: Option<Instant>,
+}
+
+impl Credentials {
+    /// Those of a session that begins.
+    pub(super) fn new(accepted: &Accepted) -> Self {
+        let Accepted { document, grant, wanted, expires, .. } = accepted;
+        let Grant { principal, access } = grant.clone();
+        Self { document: document.clone(), principal, wanted: *wanted, access, expires: *expires }
+    }
+
+    /// What the session may do.
+    pub(super) fn access(&self) -> Access {
+        self.access
+    }
+
+    /// When the session has to end; `None` for never.
+    pub(super) fn expires(&self) -> Option<Instant> {
+        self.expires
+    }
+
+    /// They are good no longer.
+    pub(super) fn expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    /// Takes those of `token` in their place, and returns the access if it is another one.
+    ///
+    /// # Errors
+    ///
+    /// The token is not valid, somebody else's, or gives no access any more.
+    pub(super) fn refresh(
+        &mut self,
+        token: &Token,
+        authenticator: &Authenticator,
+    ) -> Result<Option<Access>, CloseReason> {
+        let identity = identify(authenticator, token)?;
+        if *identity.principal() != self.principal {
+            return Err(CloseReason::SubjectChanged);
+        }
+        let access = limited(identity.grant(&self.document), self.wanted)?.access;
+        self.expires = identity.expires();
+        let before = std::mem::replace(&mut self.access, access);
+        Ok((before != access).then_some(access))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        auth::{self, Access},
-        ids::DocumentIdError,
-    };
+    use crate::{auth, ids::DocumentIdError};
 
     fn join() -> Join {
         let document = "notes/7".to_owned();
@@ -70,7 +138,7 @@ mod tests {
     }
 
     fn accept(join: Join) -> Result<Accepted, CloseReason> {
-        super::accept(join, &Authenticator::new(&auth::Config::default()))
+        super::accept(join, &Authenticator::new(&auth::Config::default()).unwrap())
     }
 
     #[test]

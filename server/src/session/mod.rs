@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{config::Config, task::run};
 pub use crate::{
-    auth::Access,
+    auth::{Access, Identity, Token},
     ids::{DocumentId, DocumentIdError, Epoch, Sequence, SessionId},
     room::{
         AwarenessState, Chunk, CloseReason, End, Event, Joined, Listed, LogState, Outbox,
@@ -25,7 +25,7 @@ pub use crate::{
     },
 };
 use crate::{
-    auth::Authenticator,
+    auth::{AuthError, Authenticator},
     metrics::{ReasonLabels, SessionMetrics},
     room::Registry,
     shutdown::Tasks,
@@ -33,6 +33,12 @@ use crate::{
 
 /// The protocol version of frames.
 pub const PROTOCOL_VERSION: u32 = 1;
+
+fn identify(authenticator: &Authenticator, token: &Token) -> Result<Identity, CloseReason> {
+    authenticator.identify(token).map_err(|error| match error {
+        AuthError::Unauthenticated => CloseReason::Unauthenticated,
+    })
+}
 
 /// A frame from a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +57,7 @@ pub enum Frame {
     /// The answer to a ping.
     Pong,
     /// A new token.
-    RefreshToken(String),
+    RefreshToken(Token),
     /// The client goes.
     Leave,
 }
@@ -64,7 +70,7 @@ pub struct Join {
     /// The document id.
     pub document: String,
     /// The credentials.
-    pub token: String,
+    pub token: Token,
     /// What the client has (yrs v1 state vector); empty for nothing.
     pub state_vector: Bytes,
     /// Which history that belongs to: empty, or 16 bytes.
@@ -134,6 +140,15 @@ impl Sessions {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.inner.config
+    }
+
+    /// Who somebody with `token` is, for calls that are no session.
+    ///
+    /// # Errors
+    ///
+    /// Why that is not known.
+    pub fn identify(&self, token: &Token) -> Result<Identity, CloseReason> {
+        identify(&self.inner.authenticator, token)
     }
 
     /// The rooms.

@@ -7,12 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Access, CloseReason, Delivery, End, Event, Frame, Inbound, Join, Outbox, SessionId, Sessions,
-    handshake,
+    Token,
+    handshake::{self, Credentials},
     heartbeat::{Due, Heartbeat},
 };
 use crate::{
     room::{self, CheckedUpdate, RoomHandle, validate},
-    time,
+    time::{self, Instant},
 };
 
 /// How long the end of a session waits for its room.
@@ -53,7 +54,9 @@ pub async fn run<I: Inbound>(
         }
     };
     let open = match joined {
-        Ok((room, access)) => Opened { room, access, rest, heartbeat: heartbeat(&sessions) },
+        Ok((room, credentials)) => {
+            Opened { room, credentials, rest, heartbeat: heartbeat(&sessions) }
+        }
         Err(reason) => return finish(&sessions, &outbox, reason),
     };
     sessions.inner.metrics.opened.inc();
@@ -81,7 +84,7 @@ pub async fn run<I: Inbound>(
 /// A session that has joined.
 struct Opened {
     room: RoomHandle,
-    access: Access,
+    credentials: Credentials,
     /// Frames that came in one message with the Join.
     rest: Vec<Frame>,
     heartbeat: Heartbeat,
@@ -111,6 +114,7 @@ fn finish(sessions: &Sessions, outbox: &Outbox, reason: CloseReason) {
         | CloseReason::LogUnavailable
         | CloseReason::LogFull
         | CloseReason::RoomRestarted
+        | CloseReason::TokenExpired
         | CloseReason::IncompleteUpdate(_) => Duration::from_secs(2),
         CloseReason::BadDocumentId(_)
         | CloseReason::UnsupportedProtocolVersion(_)
@@ -123,6 +127,8 @@ fn finish(sessions: &Sessions, outbox: &Outbox, reason: CloseReason) {
         | CloseReason::UpdateTooLarge { .. }
         | CloseReason::WriteDenied
         | CloseReason::Unauthenticated
+        | CloseReason::Forbidden
+        | CloseReason::SubjectChanged
         | CloseReason::EpochMismatch
         | CloseReason::DocumentCorrupt
         | CloseReason::Quarantined => Duration::ZERO,
@@ -167,9 +173,9 @@ async fn join_room(
     session: SessionId,
     join: Join,
     outbox: &Arc<Outbox>,
-) -> Result<(RoomHandle, Access), CloseReason> {
+) -> Result<(RoomHandle, Credentials), CloseReason> {
     let accepted = handshake::accept(join, &sessions.inner.authenticator)?;
-    let access = accepted.grant.access;
+    let credentials = Credentials::new(&accepted);
     let join = room::Join {
         session,
         grant: accepted.grant,
@@ -180,7 +186,7 @@ async fn join_room(
         awareness_client_id: accepted.awareness_client_id,
     };
     let room = sessions.inner.registry.join(&accepted.document, join).await?;
-    Ok((room, access))
+    Ok((room, credentials))
 }
 
 struct Live<'a> {
@@ -211,35 +217,55 @@ impl Live<'_> {
                     None => return Ended::Left,
                     Some(Err(reason)) => return Ended::Closed(reason),
                     Some(Ok(Delivery { frames, reply })) => {
-                        self.open.heartbeat.heard(time::now());
-                        if let ControlFlow::Break(ended) = self.frames(frames, reply).await {
+                        let now = time::now();
+                        self.open.heartbeat.heard(now);
+                        let expires = self.open.credentials.expires();
+                        if let ControlFlow::Break(ended) = self.frames(now, frames, reply).await {
                             return ended;
+                        }
+                        if self.open.credentials.expires() != expires {
+                            // A new token may be good for less long.
+                            due.as_mut().reset(now);
                         }
                     }
                 },
-                () = &mut due => match self.open.heartbeat.due(time::now()) {
-                    Due::Evict => {
-                        let timeout = self.sessions.inner.config.heartbeat_timeout;
-                        return Ended::Closed(CloseReason::HeartbeatTimeout(timeout));
+                () = &mut due => {
+                    let now = time::now();
+                    if self.open.credentials.expired(now) {
+                        return Ended::Closed(CloseReason::TokenExpired);
                     }
-                    Due::Ping(nonce) => self.outbox.push(Event::Ping { nonce }),
-                    Due::At(at) => due.as_mut().reset(at),
-                },
+                    match self.open.heartbeat.due(now) {
+                        Due::Evict => {
+                            let timeout = self.sessions.inner.config.heartbeat_timeout;
+                            return Ended::Closed(CloseReason::HeartbeatTimeout(timeout));
+                        }
+                        Due::Ping(nonce) => self.outbox.push(Event::Ping { nonce }),
+                        Due::At(at) => {
+                            let expires = self.open.credentials.expires();
+                            due.as_mut().reset(expires.map_or(at, |expires| expires.min(at)));
+                        }
+                    }
+                }
             }
         }
     }
 
     async fn frames(
         &mut self,
+        now: Instant,
         frames: Vec<Frame>,
         reply: Option<tokio::sync::oneshot::Sender<Result<(), CloseReason>>>,
     ) -> ControlFlow<Ended> {
         let mut flow = ControlFlow::Continue(());
-        for frame in frames {
+        // The timer comes last, and a client that never stops sending must not outlive its token.
+        if self.open.credentials.expired(now) {
+            flow = ControlFlow::Break(Ended::Closed(CloseReason::TokenExpired));
+        }
+        let mut frames = frames.into_iter();
+        while flow.is_continue()
+            && let Some(frame) = frames.next()
+        {
             flow = self.frame(frame).await;
-            if flow.is_break() {
-                break;
-            }
         }
         if let Some(reply) = reply {
             let outcome = match &flow {
@@ -271,8 +297,8 @@ impl Live<'_> {
                     Err(CloseReason::MalformedFrame(format!("awareness: {malformed}")))
                 }
             },
-            // Nobody's credentials are checked yet; any token is as good as the one before.
-            Frame::Pong | Frame::RefreshToken(_) => Ok(()),
+            Frame::Pong => Ok(()),
+            Frame::RefreshToken(token) => self.refresh(&token),
             Frame::Leave => return ControlFlow::Break(Ended::Left),
         };
         match outcome {
@@ -281,9 +307,18 @@ impl Live<'_> {
         }
     }
 
+    /// What comes after is judged by the new token. What came before is on its way to the room.
+    fn refresh(&mut self, token: &Token) -> Result<(), CloseReason> {
+        let changed = self.open.credentials.refresh(token, &self.sessions.inner.authenticator)?;
+        if let Some(access) = changed {
+            self.outbox.access_changed(access);
+        }
+        Ok(())
+    }
+
     /// Permission before size, size before structure, structure before the room.
     async fn update(&self, update_id: u64, update: bytes::Bytes) -> Result<(), CloseReason> {
-        if self.open.access < Access::Write {
+        if self.open.credentials.access() < Access::Write {
             return Err(CloseReason::WriteDenied);
         }
         let (bytes, bytes_max) = (update.len(), self.sessions.inner.config.update_bytes_max);

@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cowrite_proto::v1::{
-    Ack, Closing, EditResponse, Joined, Limits, Ping, Refused, ServerAwareness, ServerFrame,
-    ServerUpdate, SyncChunk, server_frame::Frame,
+    AccessChanged, Ack, Closing, EditResponse, Joined, Limits, Ping, Refused, ServerAwareness,
+    ServerFrame, ServerUpdate, SyncChunk, server_frame::Frame,
 };
 use prost::Message;
 use tonic::{
@@ -130,6 +130,7 @@ fn shared(event: &Event) -> Option<Bytes> {
         | Event::Ack { .. }
         | Event::Refused { .. }
         | Event::Ping { .. }
+        | Event::AccessChanged(_)
         | Event::Closing { .. } => None,
     }
 }
@@ -161,6 +162,9 @@ fn to_frame(event: &Event, terms: &Terms) -> Frame {
             Frame::Refused(Refused { update_id, reason: code.into(), message, retry_after })
         }
         Event::Ping { nonce } => Frame::Ping(Ping { nonce: *nonce }),
+        Event::AccessChanged(access) => {
+            Frame::AccessChanged(AccessChanged { access: to_access(*access).into() })
+        }
         Event::Closing { reason, retry_after } => Frame::Closing(Closing {
             reason: status::reason(reason).into(),
             retry_after: retry_after.and_then(|after| after.try_into().ok()),
@@ -185,16 +189,19 @@ fn to_awareness(state: &session::AwarenessState) -> Frame {
     Frame::Awareness(ServerAwareness { client_id, clock, state: state.state.clone() })
 }
 
-fn to_joined(joined: &session::Joined, terms: &Terms) -> Joined {
-    let access = match joined.access {
+fn to_access(access: Access) -> cowrite_proto::v1::Access {
+    match access {
         Access::Read => cowrite_proto::v1::Access::Read,
-        Access::Write => cowrite_proto::v1::Access::Write,
-    };
+        Access::Write | Access::Admin => cowrite_proto::v1::Access::Write,
+    }
+}
+
+fn to_joined(joined: &session::Joined, terms: &Terms) -> Joined {
     Joined {
         session_id: joined.session.to_string(),
         session_secret: terms.secret.clone().unwrap_or_default(),
         epoch: joined.epoch.map(|epoch| Bytes::copy_from_slice(&epoch.0)).unwrap_or_default(),
-        access: access.into(),
+        access: to_access(joined.access).into(),
         state_vector: joined.state_vector.clone(),
         sync_sequence: joined.sync_sequence.0,
         heartbeat_interval: terms.common.heartbeat_interval.try_into().ok(),

@@ -21,7 +21,7 @@ fn frame(frame: ClientFrame) -> Result<Frame, CloseReason> {
         Wire::Update(v1::ClientUpdate { update_id, update }) => Frame::Update { update_id, update },
         Wire::Awareness(v1::ClientAwareness { state }) => Frame::Awareness(state),
         Wire::Pong(_) => Frame::Pong,
-        Wire::RefreshToken(v1::RefreshToken { token }) => Frame::RefreshToken(token),
+        Wire::RefreshToken(v1::RefreshToken { token }) => Frame::RefreshToken(token.into()),
         Wire::Leave(v1::Leave {}) => Frame::Leave,
     })
 }
@@ -41,7 +41,7 @@ pub(super) fn join(join: v1::Join) -> Result<Join, CloseReason> {
     Ok(Join {
         protocol_version: join.protocol_version,
         document: join.document,
-        token: join.token,
+        token: join.token.into(),
         state_vector: join.state_vector,
         epoch: join.epoch,
         resume_sequence: join.resume_sequence,

@@ -6,7 +6,7 @@ use cowrite_proto::v1::{
 use tonic::{Request, Response, Status};
 
 use super::status;
-use crate::session::{CloseReason, DocumentId, Sessions};
+use crate::session::{CloseReason, DocumentId, Identity, Listed, Sessions, Token};
 
 const PAGE_SIZE: usize = 100;
 const PAGE_SIZE_MAX: usize = 1000;
@@ -21,6 +21,35 @@ impl Documents {
     pub(super) fn new(sessions: Sessions) -> Self {
         Self { sessions }
     }
+
+    /// The next documents that may be read. The others are passed over: not even the end of a page
+    /// tells of them.
+    fn readable(
+        &self,
+        identity: &Identity,
+        mut after: Option<DocumentId>,
+        limit: usize,
+    ) -> Vec<Listed> {
+        let mut readable = Vec::new();
+        while readable.len() < limit {
+            let listed = self.sessions.registry().list(after.as_ref(), PAGE_SIZE_MAX);
+            let Some(last) = listed.last() else { break };
+            after = Some(last.document.clone());
+            readable
+                .extend(listed.into_iter().filter(|one| identity.access(&one.document).is_some()));
+        }
+        readable.truncate(limit);
+        readable
+    }
+}
+
+/// The token of a call; empty without one.
+fn bearer<T>(request: &Request<T>) -> Token {
+    let value = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+    let token = value
+        .and_then(|value| value.split_once(' '))
+        .map(|(scheme, token)| if scheme.eq_ignore_ascii_case("bearer") { token } else { "" });
+    token.unwrap_or_default().into()
 }
 
 #[tonic::async_trait]
@@ -29,6 +58,9 @@ impl DocumentService for Documents {
         &self,
         request: Request<ListDocumentsRequest>,
     ) -> Result<Response<ListDocumentsResponse>, Status> {
+        let token = bearer(&request);
+        let identity = self.sessions.identify(&token);
+        let identity = identity.map_err(|reason| status::closed(&reason, None))?;
         let ListDocumentsRequest { page_size, page_token } = request.into_inner();
         let size = match usize::try_from(page_size) {
             Ok(0) => PAGE_SIZE,
@@ -41,7 +73,7 @@ impl DocumentService for Documents {
             token => Some(DocumentId::parse(token).map_err(bad_id)?),
         };
         // One more than asked for, to know whether this is the last page.
-        let mut found = self.sessions.registry().list(after.as_ref(), size + 1);
+        let mut found = self.readable(&identity, after, size + 1);
         let more = found.len() > size;
         found.truncate(size);
         let next_page_token = match found.last() {

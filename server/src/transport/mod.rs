@@ -135,7 +135,13 @@ fn cors(config: &Config) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers(names(&["content-type", "x-grpc-web", "x-user-agent", "grpc-timeout"]))
+        .allow_headers(names(&[
+            "authorization",
+            "content-type",
+            "x-grpc-web",
+            "x-user-agent",
+            "grpc-timeout",
+        ]))
         .expose_headers(names(&["grpc-status", "grpc-message", "grpc-status-details-bin"]))
         .max_age(CORS_MAX_AGE)
 }

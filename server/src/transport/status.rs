@@ -28,6 +28,9 @@ pub(super) fn reason(reason: &CloseReason) -> ErrorReason {
         CloseReason::UpdateTooLarge { .. } => ErrorReason::UpdateTooLarge,
         CloseReason::WriteDenied => ErrorReason::WriteDenied,
         CloseReason::Unauthenticated => ErrorReason::Unauthenticated,
+        CloseReason::Forbidden => ErrorReason::Forbidden,
+        CloseReason::TokenExpired => ErrorReason::TokenExpired,
+        CloseReason::SubjectChanged => ErrorReason::SubjectChanged,
         CloseReason::EpochMismatch => ErrorReason::EpochMismatch,
         CloseReason::IncompleteUpdate(_) => ErrorReason::IncompleteUpdate,
         CloseReason::HeartbeatTimeout(_) => ErrorReason::HeartbeatTimeout,
@@ -70,8 +73,10 @@ fn code(reason: ErrorReason) -> Code {
         | ErrorReason::TooManyRooms
         | ErrorReason::Busy
         | ErrorReason::LogFull => Code::ResourceExhausted,
-        ErrorReason::WriteDenied => Code::PermissionDenied,
-        ErrorReason::Unauthenticated => Code::Unauthenticated,
+        ErrorReason::WriteDenied | ErrorReason::Forbidden | ErrorReason::SubjectChanged => {
+            Code::PermissionDenied
+        }
+        ErrorReason::Unauthenticated | ErrorReason::TokenExpired => Code::Unauthenticated,
         ErrorReason::EpochMismatch | ErrorReason::DocumentQuarantined => Code::FailedPrecondition,
         ErrorReason::IncompleteUpdate => Code::Aborted,
         ErrorReason::UnknownSession | ErrorReason::DocumentDeleted => Code::NotFound,

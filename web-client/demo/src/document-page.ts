@@ -98,7 +98,8 @@ export function documentPage(
     const view = session.view();
     // After a refusal there may be nothing to write in, and a copy of another history is for reading.
     const reachable = view.everSynced || !view.closed?.permanent;
-    editor.setEditable(view.access === 'write' && reachable && !view.fork);
+    // Before the first answer nobody knows what is allowed, and writing offline is.
+    editor.setEditable(view.access !== 'read' && reachable && !view.fork);
     document.title = `${view.state === 'saved' ? '' : '● '}${title} · Cowrite`;
   };
   refresh();
