@@ -232,10 +232,9 @@ export function mountEditor({
   return {
     setEditable: (value) => {
       if (value !== view.state.readOnly) return;
-      // Also in a window that is behind another one.
+      // Chromium takes the focus from what is no longer editable.
       const focused = view.root.activeElement === view.contentDOM;
       view.dispatch({ effects: editable.reconfigure(value ? [] : READ_ONLY) });
-      // Chromium takes the focus from what is no longer editable.
       if (focused) view.focus();
       tools.refresh();
     },
