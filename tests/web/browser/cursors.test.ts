@@ -68,7 +68,10 @@ describe.each(['directly over HTTP/1.1', 'through Envoy over HTTP/2 with TLS'])(
     hanging.thaw();
     await watcher.showsPeople(['Sam', 'Wanda']);
     await sleeper.ready();
-    await sameText([watcher, sleeper], (text) => text.includes('sam') && text.includes('meanwhile'));
+    await sameText(
+      [watcher, sleeper],
+      (text) => text.includes('sam') && text.includes('meanwhile'),
+    );
     await sleeper.type(' woke up');
     await watcher.showsCarets(['Sam']);
     await watcher.says('saved');

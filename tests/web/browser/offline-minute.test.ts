@@ -28,7 +28,11 @@ test('two tabs that type, one of them offline for a minute, have everything once
   await pause(2_000);
 
   await browser.context.setOffline(true);
-  await until('the tab to notice', async () => (await goes.page.state()) === 'offline-kept', 40_000);
+  await until(
+    'the tab to notice',
+    async () => (await goes.page.state()) === 'offline-kept',
+    40_000,
+  );
   const claimed = await goes.page.claimed();
   await pause(OFFLINE_MS);
   expect(await goes.page.claimed()).toBe(claimed);

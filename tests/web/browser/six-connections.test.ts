@@ -27,7 +27,8 @@ test('over HTTP/1.1 the seventh tab is told why it has to wait, and comes in whe
   const seventh = await OwnTab.empty(context, door);
   await seventh.page.open({ ...quiet, document: 'six/seventh' });
   await until(
-    async () => `the seventh tab to be told; it was told ${JSON.stringify(await seventh.page.told())}`,
+    async () =>
+      `the seventh tab to be told; it was told ${JSON.stringify(await seventh.page.told())}`,
     async () => (await seventh.page.told()).some(({ event }) => event === 'closed'),
     DEADLINE_MS,
   );
@@ -51,7 +52,10 @@ test('over HTTP/2 seven tabs and more are no trouble', async ({ world }) => {
   }
   for (const [index, tab] of tabs.entries()) await tab.page.type(`${index};`);
   for (const tab of tabs) {
-    await until('all tabs to have all', async () => (await tab.page.text()).length === 2 * tabs.length);
+    await until(
+      'all tabs to have all',
+      async () => (await tab.page.text()).length === 2 * tabs.length,
+    );
     await tab.saved();
   }
 });

@@ -43,7 +43,11 @@ export class OwnTab {
   }
 
   /** A tab without a document. */
-  static async empty(context: BrowserContext, door: Door, program = 'own-page.ts'): Promise<OwnTab> {
+  static async empty(
+    context: BrowserContext,
+    door: Door,
+    program = 'own-page.ts',
+  ): Promise<OwnTab> {
     const tab = await context.newPage();
     const own = new OwnTab(tab, `${door.http}${PATH}`);
     await own.load(program);
