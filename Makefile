@@ -82,6 +82,10 @@ load: ## the table of docs/performance.md; TRACE=FILE adds the large document
 	$(CARGO) build --release --workspace
 	load/bench.sh
 
+bench-web: build tests/web/node_modules/.installed .venv/bin/envoy ## how fast pages are in Chromium; nothing else should run meanwhile
+	tests/web/system.sh
+	cd tests/web && COWRITE_BIN=$(CURDIR)/target/release/cowrite npm run --silent bench
+
 clean: ## remove what was built
 	$(CARGO) clean
 	rm -rf proto/node_modules web-client/node_modules web-client/dist web-client/demo/node_modules \

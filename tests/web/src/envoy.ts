@@ -1,9 +1,9 @@
 // Envoy before a server, with the configuration that the project ships.
 
-import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { makeCertificate } from './certificate.ts';
 import { Child, executable, freePort, plainEnvironment, ROOT } from './process.ts';
 import type { Door } from './server.ts';
 import { until } from './wait.ts';
@@ -127,12 +127,4 @@ export class Envoy {
     await this.#child.kill();
     rmSync(this.#directory, { recursive: true, force: true });
   }
-}
-
-function makeCertificate(certificate: string, key: string): void {
-  const kind = ['-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
-  const subject = ['-days', '2', '-subj', '/CN=localhost'];
-  const names = ['-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1'];
-  const files = ['-keyout', key, '-out', certificate];
-  execFileSync('openssl', ['req', ...kind, ...subject, ...names, ...files], { stdio: 'pipe' });
 }

@@ -117,6 +117,22 @@ export class Server {
     return { http: this.http, ws: this.ws };
   }
 
+  /** The same port with TLS, for a server that has a certificate. */
+  get tlsDoor(): Door {
+    return { http: `https://${this.address}`, ws: `wss://${this.address}` };
+  }
+
+  /** The metrics of operators, summed over their labels: those that are not there are 0. */
+  async metric(name: string): Promise<number> {
+    const admin = [...this.#child.log.matchAll(/\badmin=(\S+)/g)].at(-1)?.[1];
+    if (admin === undefined) throw new Error('the server has not said where its metrics are');
+    const text = await (await fetch(`http://${admin}/metrics`)).text();
+    const samples = text
+      .split('\n')
+      .filter((line) => line.startsWith(`${name} `) || line.startsWith(`${name}{`));
+    return samples.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+  }
+
   /** Kills the process as a loss of power does. */
   async kill9(): Promise<void> {
     await this.#child.kill();

@@ -4,6 +4,7 @@
 import { type TestContext, test as plain } from 'vitest';
 import { WebSocket } from 'ws';
 import { Browser } from './browser.ts';
+import { Certificate } from './certificate.ts';
 import { Envoy } from './envoy.ts';
 import { FarProcess } from './far-process.ts';
 import { Follower, type NativeOptions } from './native.ts';
@@ -42,6 +43,18 @@ export class World {
     this.#ends.push(() => server.stop());
     this.#logs.push(() => `server on ${server.port}:\n${server.log}`);
     return server;
+  }
+
+  /** A server of its own that speaks TLS and plain text on its port. */
+  async serverWithTls(settings: Settings = {}): Promise<Server> {
+    const certificate = new Certificate();
+    this.#ends.push(() => certificate.remove());
+    return this.server({
+      ...settings,
+      'transport.tls.certificate': certificate.certificate,
+      'transport.tls.key': certificate.key,
+      'transport.tls.plaintext': true,
+    });
   }
 
   /** One who issues tokens. */
@@ -147,10 +160,10 @@ export interface Reader {
 
 /** `test` with a world. */
 export const test = plain.extend<{ world: World }>({
-  world: async ({ task, onTestFailed }: TestContext, use: (world: World) => Promise<void>) => {
+  world: async ({ task }: TestContext, use: (world: World) => Promise<void>) => {
     const world = new World();
-    onTestFailed(() => world.tell(task.name));
     await use(world);
+    if (task.result?.state === 'fail') await world.tell(task.name);
     await world.end();
   },
 });

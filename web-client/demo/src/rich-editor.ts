@@ -156,7 +156,11 @@ export function mountEditor({
   return {
     setEditable: (value) => {
       if (value === editor.isEditable) return;
+      const { dom, root } = editor.view;
+      // Chromium takes the focus from what is no longer editable.
+      const focused = root.activeElement === dom;
       editor.setEditable(value, false);
+      if (focused) dom.focus();
       tools.refresh();
     },
     setMarking: (marking) => arrived.setMarking(editor.view, marking),

@@ -232,7 +232,10 @@ export function mountEditor({
   return {
     setEditable: (value) => {
       if (value !== view.state.readOnly) return;
+      // Chromium takes the focus from what is no longer editable.
+      const focused = view.root.activeElement === view.contentDOM;
       view.dispatch({ effects: editable.reconfigure(value ? [] : READ_ONLY) });
+      if (focused) view.focus();
       tools.refresh();
     },
     setMarking: (marking) => arrived.setMarking(view, marking),
