@@ -435,6 +435,29 @@ mod tests {
     }
 
     #[test]
+    fn a_difference_that_repeats_the_deletions_of_the_document_is_contained_in_it() {
+        let mut editor = Editor::new(1);
+        let mut document = Document::new();
+        let typed = editor.insert(0, "hello");
+        let removed = editor.edit(|root, txn| root.remove_range(txn, 1, 2));
+        let contains = |document: &Document, update: &Bytes| {
+            let scan = validate::update(update).unwrap();
+            document.contains(&Batch::default(), update, &scan).unwrap()
+        };
+        take(&mut document, std::slice::from_ref(&typed));
+        assert!(contains(&document, &typed));
+        assert!(!contains(&document, &removed), "a deletion that is not there yet");
+        take(&mut document, std::slice::from_ref(&removed));
+        let whole = document.diff(&document.state_vector()).unwrap().unwrap();
+        assert!(whole.len() > 2, "it has the deletions in it");
+        assert!(contains(&document, &whole));
+        assert!(contains(&document, &Bytes::from_static(&[0, 0])));
+        let more = editor.edit(|root, txn| root.remove_range(txn, 0, 1));
+        assert!(!contains(&document, &more));
+        assert!(!contains(&document, &editor.insert(0, "x")));
+    }
+
+    #[test]
     fn an_update_that_needs_another_one_is_refused_until_that_is_there() {
         let mut editor = Editor::new(1);
         let (first, second) = (editor.insert(0, "a"), editor.insert(1, "b"));

@@ -204,14 +204,24 @@ mod tests {
         states.map(|s| (s.get().client_id, s.get().state.clone())).collect()
     }
 
+    /// A state with the clock of a Yjs client, or without.
+    fn announced(session: SessionId, client_id: u64, clock: Option<u64>, json: &str) -> Announced {
+        let state = Bytes::copy_from_slice(json.as_bytes());
+        Announced { session, client_id, clock, state }
+    }
+
+    fn clock(table: &AwarenessTable, client_id: u64) -> u64 {
+        table.entry(client_id).unwrap().state.get().clock
+    }
+
     #[test]
     fn only_the_latest_state_of_a_client_is_told_and_not_to_itself() {
         let (alice, bob) = (SessionId::from_u64(1), SessionId::from_u64(2));
         let mut table = AwarenessTable::new(0, 10);
-        for i in 0..100_u8 {
-            table.set(alice, 11, Bytes::from(vec![i]));
+        for i in 0..100 {
+            assert!(table.set(crate::time::now(), announced(alice, 11, None, &i.to_string())));
         }
-        assert_eq!(states(&table, 0, bob), [(11, Bytes::from(vec![99]))]);
+        assert_eq!(states(&table, 0, bob), [(11, Bytes::from_static(b"99"))]);
         assert_eq!(states(&table, 0, alice), []);
         assert_eq!(states(&table, table.version(), bob), []);
     }
@@ -220,23 +230,22 @@ mod tests {
     fn a_client_that_is_gone_is_told_to_those_who_knew_it() {
         let (alice, bob) = (SessionId::from_u64(1), SessionId::from_u64(2));
         let mut table = AwarenessTable::new(5000, 10);
-        table.set(alice, 11, Bytes::from_static(b"{}"));
-        let seen = table.version();
-        table.set(alice, 11, Bytes::new());
+        table.set(crate::time::now(), announced(alice, 11, None, "{}"));
+        let (seen, told) = (table.version(), clock(&table, 11));
+        assert!(table.remove(alice, 11));
         assert_eq!(states(&table, seen, bob), [(11, Bytes::new())]);
         assert_eq!(states(&table, 0, bob), []);
-        let version = table.version();
-        table.set(alice, 11, Bytes::new());
-        assert_eq!(table.version(), version, "gone is gone");
+        assert!(clock(&table, 11) > told, "a Yjs client takes no older clock");
+        assert!(!table.remove(alice, 11), "gone is gone");
     }
 
     #[test]
     fn the_end_of_an_old_session_does_not_remove_the_client_that_came_back() {
         let (old, new) = (SessionId::from_u64(1), SessionId::from_u64(2));
         let mut table = AwarenessTable::new(0, 10);
-        table.set(old, 11, Bytes::from_static(b"1"));
-        table.set(new, 11, Bytes::from_static(b"2"));
-        table.set(old, 11, Bytes::new());
+        table.set(crate::time::now(), announced(old, 11, None, "1"));
+        table.set(crate::time::now(), announced(new, 11, None, "2"));
+        assert!(!table.remove(old, 11));
         assert_eq!(states(&table, 0, old), [(11, Bytes::from_static(b"2"))]);
     }
 
@@ -244,10 +253,56 @@ mod tests {
     fn the_memory_of_those_who_are_gone_is_bounded() {
         let mut table = AwarenessTable::new(0, 3);
         for client in 0..100 {
-            table.set(SessionId::from_u64(client), client, Bytes::from_static(b"{}"));
-            table.set(SessionId::from_u64(client), client, Bytes::new());
+            let session = SessionId::from_u64(client);
+            table.set(crate::time::now(), announced(session, client, None, "{}"));
+            table.remove(session, client);
         }
         assert_eq!(table.by_version.len(), 3);
         assert_eq!(table.by_client.len(), 3);
+    }
+
+    #[test]
+    fn a_yjs_client_is_told_with_its_own_clock_so_that_an_echo_is_no_news_to_it() {
+        let now = crate::time::now();
+        let (alice, mut table) = (SessionId::from_u64(1), AwarenessTable::new(9_000_000, 10));
+        table.set(now, announced(alice, 11, Some(0), "0"));
+        assert_eq!(clock(&table, 11), FRESH_CLOCKS, "others may remember it from before");
+        table.set(now, announced(alice, 11, Some(7), "7"));
+        assert_eq!(clock(&table, 11), 7);
+        // An echo, a renewal: nothing to tell, whatever the clock.
+        for clock in [7, 6, 8, 100] {
+            assert!(!table.set(now, announced(alice, 11, Some(clock), "7")));
+        }
+        table.set(now, announced(alice, 11, Some(8), "8"));
+        assert_eq!(clock(&table, 11), 8);
+    }
+
+    #[test]
+    fn a_client_that_comes_back_with_an_old_clock_is_news_to_those_who_were_told_of_its_end() {
+        let now = crate::time::now();
+        let (old, new) = (SessionId::from_u64(1), SessionId::from_u64(2));
+        let mut table = AwarenessTable::new(0, 10);
+        table.set(now, announced(old, 11, Some(7), "x"));
+        table.remove(old, 11);
+        let told = clock(&table, 11);
+        assert!(table.set(now, announced(new, 11, Some(7), "x")));
+        assert!(clock(&table, 11) > told);
+    }
+
+    #[test]
+    fn what_was_told_too_long_ago_is_told_again_and_what_is_gone_is_not() {
+        let start = crate::time::now();
+        let mut table = AwarenessTable::new(0, 10);
+        let sessions: Vec<_> = (1..=3).map(SessionId::from_u64).collect();
+        table.set(start, announced(sessions[0], 1, None, "1"));
+        table.set(start, announced(sessions[1], 2, Some(5), "2"));
+        table.set(start + RENEW_AFTER / 2, announced(sessions[2], 3, Some(5), "3"));
+        table.remove(sessions[1], 2);
+        assert!(!table.renew(start + RENEW_AFTER - Duration::from_millis(1)));
+        let (seen, told) = (table.version(), clock(&table, 1));
+        assert!(table.renew(start + RENEW_AFTER));
+        assert_eq!(states(&table, seen, sessions[1]), [(1, Bytes::from_static(b"1"))]);
+        assert_eq!(clock(&table, 1), told + 1);
+        assert!(!table.renew(start + RENEW_AFTER), "once");
     }
 }

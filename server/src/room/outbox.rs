@@ -571,7 +571,8 @@ mod tests {
         let (events, _) = take(&outbox);
         assert!(events.iter().all(|event| matches!(event, Event::Update(_))), "{events:?}");
         assert!(outbox.is_drained());
-        let chunk = Chunk { bytes: Bytes::new(), last: true, sequence: Sequence(5) };
+        let chunk =
+            Chunk { bytes: Bytes::new(), last: true, sequence: Sequence(5), total: 0, asked: None };
         outbox.resync([Event::Chunk(Shared::new(chunk))]);
         let (events, _) = take(&outbox);
         assert!(

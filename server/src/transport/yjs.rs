@@ -150,3 +150,103 @@ impl Differences {
         self.is_open
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Sequence;
+
+    fn bytes(hex: &str) -> Bytes {
+        let digits: Vec<_> = hex.chars().filter_map(|c| c.to_digit(16)).collect();
+        digits.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]).unwrap()).collect()
+    }
+
+    /// Reads a message with its kind.
+    fn read(message: Bytes) -> Result<Sync, Malformed> {
+        let mut reader = Reader::new(message);
+        assert_eq!(reader.number()?, SYNC);
+        let sync = Sync::read(&mut reader)?;
+        if reader.is_empty() { Ok(sync) } else { Err(Malformed("more")) }
+    }
+
+    fn state(client_id: u64, clock: u64, json: &'static str) -> AwarenessState {
+        AwarenessState { client_id, clock, state: Bytes::from_static(json.as_bytes()) }
+    }
+
+    #[test]
+    fn the_sync_messages_of_the_reference_are_read() {
+        for (hex, sync) in [
+            ("00 00 01 00", Sync::Step1(bytes("00"))),
+            ("00 01 02 0000", Sync::Step2(bytes("0000"))),
+            ("00 02 0a 01010100440700014100", Sync::Update(bytes("01010100440700014100"))),
+        ] {
+            let message = bytes(hex);
+            assert_eq!(read(message.clone()), Ok(sync), "{hex}");
+            for end in 1..message.len() {
+                assert!(read(message.slice(..end)).is_err(), "{hex} up to {end}");
+            }
+        }
+        assert!(read(bytes("00 03 01 00")).is_err());
+    }
+
+    #[test]
+    fn awareness_is_read_and_written_as_by_the_reference() {
+        for (hex, expected) in [
+            ("06 01 01 00 02 7b7d", vec![state(1, 0, "{}")]),
+            ("08 01 01 01 04 6e756c6c", vec![state(1, 1, "")]),
+            (
+                "16 01 01 01 12 7b2275736572223a7b226e223a2278227d7d",
+                vec![state(1, 1, r#"{"user":{"n":"x"}}"#)],
+            ),
+            ("01 00", vec![]),
+        ] {
+            let message = bytes(hex);
+            assert_eq!(read_awareness(&mut Reader::new(message.clone())).as_ref(), Ok(&expected));
+            let shared: Vec<_> = expected.into_iter().map(Shared::new).collect();
+            assert_eq!(awareness(&shared), [&[1], &message[..]].concat(), "{hex}");
+            for end in 0..message.len() {
+                let part = message.slice(..end);
+                assert!(read_awareness(&mut Reader::new(part)).is_err(), "{hex} up to {end}");
+            }
+            // Cut inside, with a length that is right.
+            for end in 1..message.len() - 1 {
+                let part = [&[u8::try_from(end).unwrap()], &message[1..=end]].concat();
+                assert!(read_awareness(&mut Reader::new(part.into())).is_err(), "{hex} to {end}");
+            }
+        }
+        assert_eq!(&awareness(&[])[..], KEEPALIVE);
+        let many = bytes("05 ffffffff7f");
+        assert!(read_awareness(&mut Reader::new(many)).is_err(), "more than bytes");
+    }
+
+    #[test]
+    fn what_is_written_is_what_the_reference_writes() {
+        assert_eq!(step1(&bytes("010702")), bytes("00 00 03 010702"));
+        let edit = Update { sequence: Sequence(1), update: bytes("01010100440700014100") };
+        assert_eq!(update(&Shared::new(edit)), bytes("00 02 0a 01010100440700014100"));
+        assert_eq!(denied("no"), bytes("02 00 02 6e6f"));
+    }
+
+    #[test]
+    fn a_difference_in_parts_is_one_message() {
+        let whole: Bytes = (0..20_000_u32).map(|i| u8::try_from(i % 251).unwrap()).collect();
+        let sequence = Sequence(1);
+        for asked in [None, Some(Bytes::new())] {
+            for parts in [1, 2, 3] {
+                let (mut out, mut differences) = (Outgoing::default(), Differences::default());
+                let size = whole.len().div_ceil(parts);
+                for (i, part) in whole.chunks(size).enumerate() {
+                    let (bytes, total, asked) = (whole.slice_ref(part), whole.len(), asked.clone());
+                    let last = i + 1 == parts;
+                    let chunk = Chunk { bytes, last, sequence, total, asked };
+                    differences.write(b"x", &chunk, &mut out);
+                    assert_eq!(differences.is_open(), !last);
+                }
+                let mut expected = BytesMut::from(&b"x"[..]);
+                expected.put_slice(&[0, if asked.is_some() { 1 } else { 2 }]);
+                put_bytes(&mut expected, &whole);
+                assert_eq!(out.into_one_message(), expected);
+            }
+        }
+    }
+}

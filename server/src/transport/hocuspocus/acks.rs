@@ -66,6 +66,6 @@ mod tests {
         acks.acknowledge(6);
         assert_eq!(told(&mut acks), [true, false, true]);
         acks.acknowledge(9);
-        assert_eq!(told(&mut acks), [], "nothing was sent since");
+        assert!(told(&mut acks).is_empty(), "nothing was sent since");
     }
 }

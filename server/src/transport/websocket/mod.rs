@@ -201,6 +201,22 @@ impl Outgoing {
         }
     }
 
+    /// What a client makes of the fragments of one message.
+    #[cfg(test)]
+    pub(super) fn into_one_message(self) -> Bytes {
+        let count = self.messages.len();
+        let mut whole = BytesMut::new();
+        for (i, message) in self.messages.into_iter().enumerate() {
+            let Message::Frame(frame) = message else { return message.into_data() };
+            assert!(frame.payload().len() <= FRAGMENT_BYTES);
+            assert_eq!(frame.header().is_final, i + 1 == count);
+            let kind = if i == 0 { Data::Binary } else { Data::Continue };
+            assert_eq!(frame.header().opcode, OpCode::Data(kind));
+            whole.put_slice(frame.payload());
+        }
+        whole.freeze()
+    }
+
     /// Asks for a sign of life.
     pub(super) fn ping(&mut self, nonce: u64) {
         let nonce = Bytes::copy_from_slice(&nonce.to_be_bytes());
