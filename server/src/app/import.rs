@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::{
     Config,
     place::{self, Place},
-    remote::{Address, PATIENCE},
+    remote::PATIENCE,
 };
 use crate::{
     crdt::{Document, validate},
@@ -90,7 +90,7 @@ enum Target {
     /// Into this log.
     Log(Arc<dyn UpdateLog>),
     /// Into this server.
-    Server(Address, Box<Client>),
+    Server(Box<Client>),
     /// Nowhere: it would be made.
     Nothing,
 }
@@ -107,7 +107,7 @@ impl Import {
         let target = match self.place.server() {
             Some(address) => {
                 let client = address.connect().await?;
-                Target::Server(address, Box::new(client))
+                Target::Server(Box::new(client))
             }
             None => place::open(&config, !self.dry_run)?.map_or(Target::Nothing, Target::Log),
         };
@@ -204,8 +204,8 @@ impl Import {
                 let store = Store { log: &**log, document_bytes_max, merge, dry_run };
                 store.store(document, prepared).await
             }
-            Target::Server(address, client) => {
-                let remote = Remote { client, token: address.token(), document };
+            Target::Server(client) => {
+                let remote = Remote { client, document };
                 Ok(remote.put(prepared, merge, dry_run).await?)
             }
             Target::Nothing => Ok(Outcome::Imported),
@@ -226,7 +226,6 @@ impl Totals {
 /// A document of a running server.
 struct Remote<'a> {
     client: &'a Client,
-    token: &'a str,
     document: &'a DocumentId,
 }
 
@@ -270,7 +269,6 @@ impl Remote<'_> {
     async fn session(&self, access: Access, update: Option<&Bytes>) -> Result<Document, Refusal> {
         let refused = |error: &dyn Error| Refusal::Server(error.to_string());
         let mut options = JoinOptions::new(self.document.as_str());
-        self.token.clone_into(&mut options.token);
         options.access = access;
         let opened = self.client.open(options).await;
         let (sender, mut events, joined) = opened.map_err(|error| refused(&error))?;

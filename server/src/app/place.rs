@@ -8,6 +8,7 @@ use toml::Value;
 
 use super::{Config, cli::File, remote::Address};
 use crate::{
+    auth::Token,
     log::{self, Kind, UpdateLog},
     metrics::Metrics,
 };
@@ -22,8 +23,8 @@ pub(super) struct Place {
     #[arg(long, value_name = "URL")]
     server: Option<String>,
     /// The credentials, where the server asks for them.
-    #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
-    token: String,
+    #[arg(long, value_name = "TOKEN", env = "COWRITE_TOKEN", hide_env_values = true)]
+    token: Option<Token>,
     /// Roots that the certificate of the server may lead to, besides those of the system: a PEM
     /// file.
     #[arg(long, value_name = "FILE")]

@@ -81,13 +81,8 @@ pub(super) struct Documents {
 
 impl Address {
     /// The server at this URL.
-    pub(super) fn new(server: String, token: String, ca: Option<PathBuf>) -> Self {
+    pub(super) fn new(server: String, token: Option<Token>, ca: Option<PathBuf>) -> Self {
         Self { server, token, ca }
-    }
-
-    /// The credentials.
-    pub(super) fn token(&self) -> &str {
-        &self.token
     }
 
     pub(super) async fn connect(&self) -> Result<Client, Box<dyn Error>> {
