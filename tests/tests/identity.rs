@@ -38,7 +38,7 @@ enum Role {
 impl Role {
     const ALL: [Self; 4] = [Self::Nothing, Self::Read, Self::Write, Self::Admin];
 
-    fn grants<'a>(self, document: &'a str) -> Vec<(&'a str, Access)> {
+    fn grants(self, document: &str) -> Vec<(&str, Access)> {
         match self {
             Self::Nothing => vec![("elsewhere", Access::Admin)],
             Self::Read => vec![(document, Access::Read)],

@@ -229,8 +229,7 @@ fn token(life: u64) -> String {
 async fn a_new_token_is_shown_in_the_session_before_the_old_one_expires() {
     let (mut server, client) = server();
     let asked = Arc::new(Mutex::new(0));
-    let mut options = DocumentOptions::default();
-    options.token = TokenSource::from_fn({
+    let token_source = TokenSource::from_fn({
         let asked = Arc::clone(&asked);
         move || {
             let mut asked = asked.lock().expect("no panic");
@@ -242,6 +241,7 @@ async fn a_new_token_is_shown_in_the_session_before_the_old_one_expires() {
             async move { answer }
         }
     });
+    let options = DocumentOptions { token: token_source, ..DocumentOptions::default() };
     let document = client.document("d", options);
     let (mut session, join) = server.session().await;
     assert_eq!(join.token, token(100));

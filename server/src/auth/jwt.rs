@@ -109,14 +109,14 @@ impl Verifier {
                 continue;
             }
             match signed(token, key) {
-                Ok(claims) => return self.check(claims, wall_ms, now),
+                Ok(claims) => return self.check(&claims, wall_ms, now),
                 Err(why) => invalid = why,
             }
         }
         Err(invalid)
     }
 
-    fn check(&self, claims: Claims, wall_ms: u64, now: Instant) -> Result<Verified, Invalid> {
+    fn check(&self, claims: &Claims, wall_ms: u64, now: Instant) -> Result<Verified, Invalid> {
         if claims.iss != self.issuer {
             return Err(Invalid::Issuer);
         }
@@ -148,11 +148,18 @@ fn signed(token: &Token, key: &Key) -> Result<Claims, Invalid> {
     (validation.validate_exp, validation.validate_aud) = (false, false);
     validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
     let decoded = jsonwebtoken::decode::<Claims>(token.expose(), &key.decoding, &validation);
-    decoded.map(|decoded| decoded.claims).map_err(|error| match error.kind() {
-        ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => Invalid::Algorithm,
-        ErrorKind::InvalidSignature => Invalid::Signature,
-        ErrorKind::InvalidToken | ErrorKind::Base64(_) | ErrorKind::Utf8(_) => Invalid::Shape,
-        _ => Invalid::Claims,
+    decoded.map(|decoded| decoded.claims).map_err(|error| {
+        use ErrorKind as E;
+        let kind = error.kind();
+        if matches!(kind, E::InvalidAlgorithm | E::UnsupportedAlgorithm) {
+            Invalid::Algorithm
+        } else if matches!(kind, E::InvalidSignature) {
+            Invalid::Signature
+        } else if matches!(kind, E::InvalidToken | E::Base64(_) | E::Utf8(_)) {
+            Invalid::Shape
+        } else {
+            Invalid::Claims
+        }
     })
 }
 
