@@ -87,7 +87,11 @@ pub(super) fn token(rest: Bytes) -> Result<Option<String>, Malformed> {
     match rest.first() {
         Some(2) => match read_rest(rest)? {
             ToDocument::Token(token) => Ok(Some(token)),
-            _ => Ok(None),
+            ToDocument::Sync(_)
+            | ToDocument::Awareness(_)
+            | ToDocument::QueryAwareness
+            | ToDocument::Stateless
+            | ToDocument::Close => Ok(None),
         },
         _ => Ok(None),
     }

@@ -119,6 +119,11 @@ impl Document {
         self.address == address
     }
 
+    /// Where its messages go.
+    pub(super) fn address(&self) -> Bytes {
+        self.address.clone()
+    }
+
     /// Whether the client has been let in.
     pub(super) fn is_authenticated(&self) -> bool {
         self.is_authenticated
