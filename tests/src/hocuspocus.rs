@@ -184,7 +184,7 @@ impl HClient {
         let message = match self.socket.next().await {
             Told::Message(message) => message,
             Told::Ping => return Ok(()),
-            end => return Err(end),
+            end @ (Told::Closed(..) | Told::Lost) => return Err(end),
         };
         let mut reader = Lib0(message);
         let address = reader.text();

@@ -128,7 +128,7 @@ impl RawSocket {
             match self.next().await {
                 Told::Message(message) => return message,
                 Told::Ping => {}
-                end => panic!("the socket ended: {end:?}"),
+                end @ (Told::Closed(..) | Told::Lost) => panic!("the socket ended: {end:?}"),
             }
         }
     }

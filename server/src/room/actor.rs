@@ -267,7 +267,7 @@ fn dispatch(state: &mut State, command: Command) {
         Command::Awareness { session, presence } => {
             state.set_awareness(time::now(), session, presence);
         }
-        Command::Sync { session, state_vector } => state.sync(session, state_vector),
+        Command::Sync { session, state_vector } => state.sync(session, &state_vector),
         Command::Leave { session, done } => state.leave(session, done),
     }
 }

@@ -63,8 +63,13 @@ struct Entry {
     gone: bool,
     /// When it was told.
     told: Instant,
+    /// When its clock grew last.
+    grown: Instant,
     state: Arc<Shared<AwarenessState>>,
 }
+
+/// A clock that has grown this recently has grown since anybody who comes back now was away.
+const FRESH_FOR: Duration = Duration::from_millis(20);
 
 /// A state that somebody announces.
 #[derive(Debug)]
@@ -121,7 +126,7 @@ impl AwarenessTable {
             (Some(clock), None) => clock.saturating_add(FRESH_CLOCKS),
         };
         let state = AwarenessState { client_id, clock, state };
-        self.put(Entry { session, gone: false, told: now, state: Shared::new(state) });
+        self.put(Entry { session, gone: false, told: now, grown: now, state: Shared::new(state) });
         true
     }
 
@@ -132,9 +137,9 @@ impl AwarenessTable {
         if entry.gone || entry.session != session {
             return false;
         }
-        let (told, clock) = (entry.told, entry.state.get().clock + 1);
+        let (told, grown, clock) = (entry.told, entry.grown, entry.state.get().clock + 1);
         let state = AwarenessState { client_id, clock, state: Bytes::new() };
-        self.put(Entry { session, gone: true, told, state: Shared::new(state) });
+        self.put(Entry { session, gone: true, told, grown, state: Shared::new(state) });
         while self.gone > self.gone_max {
             let oldest = self.by_version.iter().find(|(_, entry)| entry.gone);
             let Some(client_id) = oldest.map(|(_, entry)| entry.state.get().client_id) else {
@@ -155,10 +160,24 @@ impl AwarenessTable {
                 session: *session,
                 gone: false,
                 told: now,
+                grown: now,
                 state: Shared::new(state),
             });
         }
         !old.is_empty()
+    }
+
+    /// Lets the clocks of those who are here grow, so that somebody who comes back takes their states
+    /// for new: a Yjs client that loses its connection forgets the states of others, and not their
+    /// clocks. Nobody else is told.
+    pub(super) fn freshen(&mut self, now: Instant) {
+        for entry in self.by_version.values_mut() {
+            if !entry.gone && entry.grown + FRESH_FOR <= now {
+                let state = entry.state.get();
+                let state = AwarenessState { clock: state.clock + 1, ..state.clone() };
+                (entry.state, entry.grown) = (Shared::new(state), now);
+            }
+        }
     }
 
     fn entry(&self, client_id: u64) -> Option<&Entry> {

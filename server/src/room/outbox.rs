@@ -23,6 +23,7 @@ use super::{
 use crate::{
     auth::Access,
     ids::{Epoch, Sequence, SessionId},
+    time,
 };
 
 /// How many bytes of updates a transport takes at once, about: more would be held for a reader that
@@ -92,6 +93,8 @@ pub enum Event {
     },
     /// The session may do something else from now on.
     AccessChanged(Access),
+    /// The token of the session expires soon. For clients that do not look themselves.
+    TokenExpiring,
     /// The session is about to end.
     Closing {
         /// Why.
@@ -252,6 +255,7 @@ impl Outbox {
             && !cursor.told
         {
             cursor.told = true;
+            cursor.table.lock().freshen(time::now());
             inner.wake();
         }
     }
@@ -261,6 +265,7 @@ impl Outbox {
         let mut inner = self.inner.lock();
         if let Some(cursor) = &mut inner.awareness {
             (cursor.seen, cursor.pending, cursor.told) = (0, true, true);
+            cursor.table.lock().freshen(time::now());
             inner.wake();
         }
     }
@@ -490,6 +495,7 @@ impl Inner {
                 | Event::Awareness(_)
                 | Event::Ping { .. }
                 | Event::AccessChanged(_)
+                | Event::TokenExpiring
                 | Event::Closing { .. } => {}
             }
             events.push(event);

@@ -7,7 +7,7 @@ use crate::{
     auth::{Access, Authenticator, Grant},
     ids::{DocumentId, Epoch, Principal, Sequence},
     room::{Rules, validate},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// A join in which everything is checked.
@@ -83,14 +83,27 @@ pub(super) struct Credentials {
     wanted: Option<Access>,
     access: Access,
     expires: Option<Instant>,
+    /// When a new token is asked for; `None` where it was, or needs not be.
+    asks: Option<Instant>,
+}
+
+/// A new token is asked for this long before the old one ends, or in the middle of what is left.
+const ASK_BEFORE: Duration = Duration::from_secs(60);
+
+fn asks(now: Instant, expires: Option<Instant>) -> Option<Instant> {
+    let expires = expires?;
+    let left = expires.saturating_duration_since(now);
+    Some(expires - ASK_BEFORE.min(left / 2))
 }
 
 impl Credentials {
     /// Those of a session that begins.
-    pub(super) fn new(accepted: &Accepted) -> Self {
+    pub(super) fn new(now: Instant, accepted: &Accepted) -> Self {
         let Accepted { document, grant, wanted, expires, .. } = accepted;
         let Grant { principal, access } = grant.clone();
-        Self { document: document.clone(), principal, wanted: *wanted, access, expires: *expires }
+        let (wanted, expires) = (*wanted, *expires);
+        let asks = asks(now, expires);
+        Self { document: document.clone(), principal, wanted, access, expires, asks }
     }
 
     /// What the session may do.
@@ -101,6 +114,16 @@ impl Credentials {
     /// When the session has to end; `None` for never.
     pub(super) fn expires(&self) -> Option<Instant> {
         self.expires
+    }
+
+    /// When [`Self::asks_now`] is worth asking.
+    pub(super) fn asks(&self) -> Option<Instant> {
+        self.asks
+    }
+
+    /// It is time for a new token. Once for each token.
+    pub(super) fn asks_now(&mut self, now: Instant) -> bool {
+        self.asks.take_if(|asks| *asks <= now).is_some()
     }
 
     /// They are good no longer.
@@ -115,6 +138,7 @@ impl Credentials {
     /// The token is not valid, somebody else's, or gives no access any more.
     pub(super) fn refresh(
         &mut self,
+        now: Instant,
         token: &Token,
         authenticator: &Authenticator,
     ) -> Result<Option<Access>, CloseReason> {
@@ -124,6 +148,7 @@ impl Credentials {
         }
         let access = limited(identity.grant(&self.document), self.wanted)?.access;
         self.expires = identity.expires();
+        self.asks = asks(now, self.expires);
         let before = std::mem::replace(&mut self.access, access);
         Ok((before != access).then_some(access))
     }

@@ -179,7 +179,7 @@ async fn join_room(
     outbox: &Arc<Outbox>,
 ) -> Result<(RoomHandle, Credentials), CloseReason> {
     let accepted = handshake::accept(join, &sessions.inner.authenticator)?;
-    let credentials = Credentials::new(&accepted);
+    let credentials = Credentials::new(time::now(), &accepted);
     let join = room::Join {
         session,
         grant: accepted.grant,
@@ -239,6 +239,9 @@ impl Live<'_> {
                     if self.open.credentials.expired(now) {
                         return Ended::Closed(CloseReason::TokenExpired);
                     }
+                    if self.open.credentials.asks_now(now) && self.open.rules == Rules::Yjs {
+                        self.outbox.push(Event::TokenExpiring);
+                    }
                     match self.open.heartbeat.due(now) {
                         Due::Evict => {
                             let timeout = self.sessions.inner.config.heartbeat_timeout;
@@ -246,8 +249,10 @@ impl Live<'_> {
                         }
                         Due::Ping(nonce) => self.outbox.push(Event::Ping { nonce }),
                         Due::At(at) => {
-                            let expires = self.open.credentials.expires();
-                            due.as_mut().reset(expires.map_or(at, |expires| expires.min(at)));
+                            let credentials = &self.open.credentials;
+                            let ends = [Some(at), credentials.expires(), credentials.asks()];
+                            let next = ends.into_iter().flatten().min().unwrap_or(at);
+                            due.as_mut().reset(next);
                         }
                     }
                 }
@@ -304,7 +309,7 @@ impl Live<'_> {
 
     /// What comes after is judged by the new token. What came before is on its way to the room.
     fn refresh(&mut self, token: &Token) -> Result<(), CloseReason> {
-        let changed = self.open.credentials.refresh(token, &self.sessions.inner.authenticator)?;
+        let changed = self.open.credentials.refresh(time::now(), token, &self.sessions.inner.authenticator)?;
         if let Some(access) = changed {
             self.outbox.access_changed(access);
         }

@@ -92,7 +92,11 @@ impl Encoder for FrameEncoder {
         for event in &frames.events {
             match shared(event) {
                 Some(bytes) => dst.put_slice(&bytes),
-                None => encode(to_frame(event, &frames.terms), dst),
+                None => {
+                    if let Some(frame) = to_frame(event, &frames.terms) {
+                        encode(frame, dst);
+                    }
+                }
             }
         }
         Ok(())
@@ -131,6 +135,7 @@ fn shared(event: &Event) -> Option<Bytes> {
         | Event::Refused { .. }
         | Event::Ping { .. }
         | Event::AccessChanged(_)
+        | Event::TokenExpiring
         | Event::Closing { .. } => None,
     }
 }
@@ -149,8 +154,9 @@ fn encode(frame: Frame, dst: &mut impl BufMut) {
     debug_assert!(encoded.is_ok());
 }
 
-fn to_frame(event: &Event, terms: &Terms) -> Frame {
-    match event {
+/// An event as a frame; nothing for what our own clients are not told.
+fn to_frame(event: &Event, terms: &Terms) -> Option<Frame> {
+    Some(match event {
         Event::Joined(joined) => Frame::Joined(to_joined(joined, terms)),
         Event::Ack { update_id, sequence } => {
             Frame::Ack(Ack { update_id: *update_id, sequence: sequence.0 })
@@ -172,7 +178,8 @@ fn to_frame(event: &Event, terms: &Terms) -> Frame {
         Event::Update(update) => to_update(update.get()),
         Event::Chunk(chunk) => to_chunk(chunk.get()),
         Event::Awareness(state) => to_awareness(state.get()),
-    }
+        Event::TokenExpiring => return None,
+    })
 }
 
 fn to_update(update: &session::Update) -> Frame {

@@ -171,6 +171,7 @@ impl YWebSocket {
                 },
                 // There are no words for it. Who may only read from now on is told when it writes.
                 Event::AccessChanged(_) => self.is_denied = false,
+                Event::TokenExpiring => {}
                 Event::Awareness(state) => states.push(state),
                 Event::Ping { nonce } => out.ping(nonce),
                 Event::Closing { reason, .. } => {

@@ -234,14 +234,14 @@ describe.skipIf(!takesTokens())('with tokens', () => {
       }
     });
 
-    test('a token that expires closes with 4401', async ({ world }) => {
+    test('a token that expires ends the session, and coming back with it is refused', async ({ world }) => {
       const issuer = world.issuer();
       const { door } = await world.server(issuer.settings);
       const short = issuer.token({ doc: 'write' }, { seconds: SHORT_S });
       const one = await world.join(door, { kind, document: 'doc', token: short });
       one.type('in time');
-      await until('the close', () => one.watch.closes.length > 0);
-      expect(one.watch.closes[0]).toMatchObject({ code: 4401 });
+      await until('the refusal', () => one.watch.closes.length > 1);
+      expect(one.watch.closes.slice(0, 2)).toMatchObject([{ code: 1013 }, { code: 4401 }]);
       expect(await cat(door, { document: 'doc', token: issuer.token({ doc: 'read' }) })).toBe(
         'in time',
       );
@@ -252,6 +252,21 @@ describe.skipIf(!takesTokens())('with tokens', () => {
       const token = issuer.token({ doc: 'read' });
       const reader = await world.join(door, { kind, document: 'doc', token });
       await converged([one, reader], 'in time and again');
+    });
+
+    test('a token that is replaced in time is used when the old one expires', async ({ world }) => {
+      const issuer = world.issuer();
+      const { door } = await world.server(issuer.settings);
+      const short = issuer.token({ doc: 'write' }, { seconds: SHORT_S });
+      const one = await world.join(door, { kind, document: 'doc', token: short });
+      one.setToken(issuer.token({ doc: 'write' }));
+      one.type('before');
+      await until('the end of the old token', () => one.watch.closes.length > 0);
+      expect(one.watch.closes[0]).toMatchObject({ code: 1013 });
+      one.type(' and after');
+      const token = issuer.token({ doc: 'read' });
+      const reader = await world.join(door, { kind, document: 'doc', token });
+      await converged([one, reader], 'before and after');
     });
   });
 

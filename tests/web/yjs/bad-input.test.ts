@@ -52,7 +52,7 @@ const CODE = {
   unlawful: 1002,
   text: 1003,
   yWebsocket: { unreadable: 4400, tooLarge: 4413 },
-  hocuspocus: { unreadable: 1007, tooLarge: 1009 },
+  hocuspocus: { unreadable: 4400, tooLarge: 1009 },
 } as const;
 
 /** Others, who are to notice nothing. Returns the check that they have not. */

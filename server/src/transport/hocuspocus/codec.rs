@@ -87,7 +87,11 @@ pub(super) fn token(rest: Bytes) -> Result<Option<String>, Malformed> {
     match rest.first() {
         Some(2) => match read_rest(rest)? {
             ToDocument::Token(token) => Ok(Some(token)),
-            _ => Ok(None),
+            ToDocument::Sync(_)
+            | ToDocument::Awareness(_)
+            | ToDocument::QueryAwareness
+            | ToDocument::Stateless
+            | ToDocument::Close => Ok(None),
         },
         _ => Ok(None),
     }
@@ -145,6 +149,9 @@ pub(super) fn authenticated(access: Access) -> Bytes {
     put_bytes(&mut out, scope);
     out.freeze()
 }
+
+/// "Send a token": a client answers with the token that it has now.
+pub(super) const TOKEN_SYNC: &[u8] = &[2, 0];
 
 /// "Permission denied".
 pub(super) fn denied(reason: &str) -> Bytes {

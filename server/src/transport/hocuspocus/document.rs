@@ -119,6 +119,11 @@ impl Document {
         self.address == address
     }
 
+    /// Where its messages go.
+    pub(super) fn address(&self) -> Bytes {
+        self.address.clone()
+    }
+
     /// Whether the client has been let in.
     pub(super) fn is_authenticated(&self) -> bool {
         self.is_authenticated
@@ -320,12 +325,14 @@ impl Document {
                 | Event::Update(_)
                 | Event::Awareness(_)
                 | Event::AccessChanged(_)
+                | Event::TokenExpiring
                     if self.farewell.is_some() => {}
                 Event::Joined(joined) => {
                     self.is_authenticated = true;
                     self.tell_at = Some(time::now() + AWARENESS_WAIT);
                     self.write(&codec::authenticated(joined.access), out);
                 }
+                Event::TokenExpiring => self.write(codec::TOKEN_SYNC, out),
                 Event::AccessChanged(access) => self.write(&codec::authenticated(access), out),
                 Event::Update(update) => self.write_shared(&yjs::update(&update), out),
                 Event::Awareness(state) => states.push(state),

@@ -111,23 +111,20 @@ impl Hocuspocus {
             document.receive(incoming.rest);
             return Ok(());
         }
-        match codec::token(incoming.rest.clone()) {
-            Ok(Some(token)) => self.attach(incoming.address, token),
-            // It belongs to nobody yet; whether it can be read is looked at when it does.
-            Ok(None) | Err(_) => {
-                let address = incoming.address.clone();
-                if let Some(document) = self.find(&address) {
-                    document.receive(incoming.rest);
-                    self.last = Some(address);
-                    return Ok(());
-                }
-                return self.wait(incoming);
-            }
+        if let Ok(Some(token)) = codec::token(incoming.rest.clone()) {
+            self.attach(&incoming.address, token);
+            return Ok(());
         }
-        Ok(())
+        if let Some(document) = self.find(&incoming.address) {
+            document.receive(incoming.rest);
+            self.last = Some(document.address());
+            return Ok(());
+        }
+        // Whether it can be read is looked at when there is somebody whose fault that is.
+        self.wait(&incoming)
     }
 
-    fn wait(&mut self, incoming: Incoming) -> Result<(), Close> {
+    fn wait(&mut self, incoming: &Incoming) -> Result<(), Close> {
         if codec::is_close(&incoming.rest) {
             self.forget(&incoming.address);
             return Ok(());
@@ -158,8 +155,8 @@ impl Hocuspocus {
     }
 
     /// Opens the session of a document, whose token came.
-    fn attach(&mut self, address: Bytes, token: String) {
-        let address = Bytes::copy_from_slice(&address);
+    fn attach(&mut self, address: &[u8], token: String) {
+        let address = Bytes::copy_from_slice(address);
         let waiting = self.forget(&address);
         let max = self.upgrades.config().documents_per_socket_max;
         let mut document = if self.documents.len() >= max {

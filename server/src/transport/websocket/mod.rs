@@ -29,6 +29,7 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         Error, Message,
+        error::ProtocolError,
         protocol::{
             CloseFrame, Role, WebSocketConfig,
             frame::{
@@ -291,9 +292,8 @@ impl<D: Dialect> Socket<D> {
             match self.poll_read(cx) {
                 Poll::Ready(Ok(Some(close))) => return Poll::Ready(Ok(close)),
                 Poll::Ready(Ok(None)) if !self.is_blocked => continue,
-                Poll::Ready(Ok(None)) => {}
                 Poll::Ready(Err(Gone)) => return Poll::Ready(Err(Gone)),
-                Poll::Pending => {}
+                Poll::Ready(Ok(None)) | Poll::Pending => {}
             }
             match self.poll_timer(cx) {
                 Poll::Ready(Ok(())) => {}
@@ -380,13 +380,12 @@ impl<D: Dialect> Socket<D> {
     fn failed(&self, error: &Error) -> Option<Close> {
         match error {
             Error::Capacity(_) => Some(self.dialect.too_large()),
-            // Which includes a connection that ends without a word.
-            Error::Protocol(
-                tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-            ) => None,
-            Error::Protocol(_) => Some(Close::new(code::PROTOCOL, error.to_string())),
+            Error::Protocol(fault) if *fault != ProtocolError::ResetWithoutClosingHandshake => {
+                Some(Close::new(code::PROTOCOL, error.to_string()))
+            }
             Error::Utf8(_) => Some(Close::new(code::UNSUPPORTED, "only binary messages are taken")),
             Error::ConnectionClosed
+            | Error::Protocol(_)
             | Error::AlreadyClosed
             | Error::Io(_)
             | Error::Tls(_)

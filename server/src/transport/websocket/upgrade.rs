@@ -77,7 +77,7 @@ impl Upgrades {
         let headers = request.headers();
         let key = match handshake(request.method(), headers) {
             Ok(key) => key,
-            Err(refusal) => return refusal,
+            Err((status, why)) => return refusal(status, why),
         };
         if !is_allowed(headers, &self.inner.config.allowed_origins) {
             return refusal(StatusCode::FORBIDDEN, "this origin is not allowed");
@@ -123,23 +123,26 @@ fn refusal(status: StatusCode, why: &'static str) -> Response<Body> {
 }
 
 /// Checks that this is the opening handshake of RFC 6455, and returns the key of the answer.
-fn handshake(method: &Method, headers: &HeaderMap) -> Result<HeaderValue, Response<Body>> {
+fn handshake(
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<HeaderValue, (StatusCode, &'static str)> {
     let has = |name, token: &str| {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|v| v.trim().eq_ignore_ascii_case(token))
     };
     if !has(header::UPGRADE, "websocket") || !has(header::CONNECTION, "upgrade") {
-        return Err(refusal(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket address"));
+        return Err((StatusCode::UPGRADE_REQUIRED, "this is a WebSocket address"));
     }
     if method != Method::GET {
-        return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket is opened with GET"));
+        return Err((StatusCode::METHOD_NOT_ALLOWED, "a WebSocket is opened with GET"));
     }
     if !has(header::SEC_WEBSOCKET_VERSION, "13") {
-        return Err(refusal(StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is spoken here"));
+        return Err((StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is spoken here"));
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY);
     let key = key.and_then(|key| HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok());
-    key.ok_or_else(|| refusal(StatusCode::BAD_REQUEST, "sec-websocket-key is missing"))
+    key.ok_or((StatusCode::BAD_REQUEST, "sec-websocket-key is missing"))
 }
 
 /// Whether a page of this origin may come in. A browser sends cookies and reaches local networks on

@@ -4,6 +4,8 @@
 //! One commit is in flight at most, and while it is, the document is ahead of the log: joins,
 //! differences and checkpoints, which show the document, happen only between commits.
 
+mod updates;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
@@ -21,21 +23,18 @@ use super::{
     Incoming, Join, Presence, Rules,
     awareness::{Announced, AwarenessState, AwarenessTable, RENEW_INTERVAL},
     config::Config,
-    error::{CloseReason, RefuseReason},
+    error::CloseReason,
     held::Held,
     outbox::{Chunk, End, Event, Joined, Outbox, Pushed, Shared, Update},
 };
 use crate::{
     auth::Access,
-    crdt::{Batch, Document, Fault, Incomplete},
+    crdt::{Batch, Document, Fault},
     ids::{DocumentId, Epoch, Principal, Sequence, SessionId},
-    log::{Append, AppendError, Loaded, LogState, NewRecord},
+    log::{Append, AppendError, Loaded, LogState},
     metrics::{ReasonLabels, RoomMetrics},
     time::{self, Instant},
 };
-
-/// The most updates in one batch: above, yrs gets slower for each of them.
-const BATCH_UPDATES_MAX: usize = 1000;
 
 /// The largest part of a difference, in bytes: a frame that fits any message limit.
 const CHUNK_BYTES_MAX: usize = 256 << 10;
@@ -100,11 +99,19 @@ struct Member {
     awareness_client_id: Option<u64>,
     rules: Rules,
     lagging: Option<Lagging>,
-    /// The state vector (yrs v1) that the session has asked with.
-    asked: Option<Bytes>,
+    /// What the session has asked for a difference with.
+    asked: Option<Asked>,
     held: Option<Box<Held>>,
     /// The highest id of its updates that is durable.
     durable: u64,
+}
+
+#[derive(Debug)]
+struct Asked {
+    /// What the session has (yrs v1 state vector).
+    state_vector: Bytes,
+    /// The last update that it sent before.
+    after: u64,
 }
 
 #[derive(Debug)]
@@ -267,10 +274,13 @@ impl State {
     }
 
     /// Notes that a session asks for a difference to `state_vector` (yrs v1, checked).
-    pub(super) fn sync(&mut self, session: SessionId, state_vector: Bytes) {
+    pub(super) fn sync(&mut self, session: SessionId, state_vector: &[u8]) {
         if let Some(member) = self.members.get_mut(&session) {
             self.asking += usize::from(member.asked.is_none());
-            member.asked = Some(Bytes::copy_from_slice(&state_vector));
+            let own = self.staged.iter().filter(|incoming| incoming.session == session);
+            let after = own.map(|incoming| incoming.update_id).max().unwrap_or(0);
+            let state_vector = Bytes::copy_from_slice(state_vector);
+            member.asked = Some(Asked { state_vector, after });
         }
     }
 
@@ -336,6 +346,7 @@ impl State {
                     if append.is_none() {
                         // Nothing was new: no write ends that would wake the room for those who
                         // waited for their updates.
+                        self.answer()?;
                         self.release();
                     }
                     append.map(Write::Append)
@@ -473,7 +484,7 @@ impl State {
         }
         let state = self.document.state()?;
         self.document_bytes = state.len();
-        self.full = Some(chunks(&state, self.head, Some(self.document.state_vector())));
+        self.full = Some(chunks(&state, self.head, Some(&self.document.state_vector())));
         self.since_checkpoint = SinceCheckpoint {
             sequence: self.head,
             updates: 0,
@@ -584,7 +595,7 @@ impl State {
             Some(updates) => updates.clone(),
             None if join.state_vector.is_empty() => self.full()?,
             None => match self.document.diff(&join.state_vector)? {
-                Ok(diff) => chunks(&diff, self.head, Some(self.document.state_vector())),
+                Ok(diff) => chunks(&diff, self.head, Some(&self.document.state_vector())),
                 Err(malformed) => {
                     return Ok(Err(CloseReason::MalformedFrame(malformed.to_string())));
                 }
@@ -624,7 +635,7 @@ impl State {
         }
         let state = self.document.state()?;
         self.document_bytes = state.len();
-        let full = chunks(&state, self.head, Some(self.document.state_vector()));
+        let full = chunks(&state, self.head, Some(&self.document.state_vector()));
         self.full = Some(full.clone());
         Ok(full)
     }
@@ -636,11 +647,16 @@ impl State {
             return Ok(());
         }
         let wants = |member: &Member| member.asked.is_some() && member.outbox.takes_difference();
-        let asking: Vec<_> =
-            self.members.iter().filter(|(_, member)| wants(member)).map(|(id, _)| *id).collect();
+        // What it sent before it asked is in the answer.
+        let waits = |id: SessionId, member: &Member| {
+            let after = member.asked.as_ref().map_or(0, |asked| asked.after);
+            self.staged.iter().any(|other| other.session == id && other.update_id <= after)
+        };
+        let asking = self.members.iter().filter(|(id, member)| wants(member) && !waits(**id, member));
+        let asking: Vec<_> = asking.map(|(id, _)| *id).collect();
         for session in asking {
             let Some(member) = self.members.get_mut(&session) else { continue };
-            let Some(state_vector) = member.asked.take() else { continue };
+            let Some(Asked { state_vector, .. }) = member.asked.take() else { continue };
             self.asking -= 1;
             self.lagging -= usize::from(member.lagging.take().is_some());
             let outbox = Arc::clone(&member.outbox);
@@ -649,7 +665,7 @@ impl State {
                 self.full()?
             } else {
                 match self.document.diff(&state_vector)? {
-                    Ok(diff) => chunks(&diff, self.head, Some(self.document.state_vector())),
+                    Ok(diff) => chunks(&diff, self.head, Some(&self.document.state_vector())),
                     Err(malformed) => return Err(Fault { what: malformed.to_string() }),
                 }
             };
@@ -689,174 +705,6 @@ impl State {
         for session in late {
             self.end(session, CloseReason::TooSlow(max));
         }
-    }
-
-    /// Ends sessions whose updates were held for too long.
-    fn end_holding(&mut self, now: Instant) {
-        if self.holding == 0 {
-            return;
-        }
-        let max = self.config.held_max;
-        let late = |member: &Member| {
-            member.held.as_ref().filter(|held| held.since + max <= now).map(|held| held.lacks)
-        };
-        let late: Vec<_> =
-            self.members.iter().filter_map(|(id, member)| Some((*id, late(member)?))).collect();
-        for (session, lacks) in late {
-            self.end(session, lacks.into());
-        }
-    }
-
-    /// Checks and applies what is staged, and returns what is to be appended.
-    fn flush(&mut self, now: Instant, log: LogState) -> Result<Option<Append>, Failed> {
-        if matches!(log, LogState::Failed | LogState::Closed) {
-            return Err(Failed::Append);
-        }
-        let count = if self.careful { 1 } else { BATCH_UPDATES_MAX };
-        let count = count.min(self.staged.len());
-        let staged: Vec<_> = self.staged.drain(..count).collect();
-        let mut batch = Batch::default();
-        let mut origins: Vec<(SessionId, u64)> = Vec::new();
-        let mut arrivals = Vec::with_capacity(count);
-        let mut records = Vec::with_capacity(count);
-        for incoming in staged {
-            let Incoming { session, update_id, arrived, .. } = incoming;
-            match self.consider(&mut batch, &incoming, log)? {
-                Verdict::Taken(principal) => {
-                    let update = incoming.update.bytes;
-                    records.push(NewRecord { principal, session, update });
-                }
-                Verdict::Known => {}
-                Verdict::Incomplete(lacks) => {
-                    self.hold(now, incoming, lacks);
-                    continue;
-                }
-                Verdict::Dropped => continue,
-            }
-            arrivals.push(arrived);
-            note_origin(&mut origins, session, update_id);
-        }
-        if self.holding > 0 {
-            for (session, update_id, arrived, record) in self.release_held(&mut batch) {
-                records.extend(record);
-                arrivals.push(arrived);
-                note_origin(&mut origins, session, update_id);
-            }
-        }
-        self.fan_out = Some(now);
-        if records.is_empty() {
-            for (session, update_id) in origins {
-                if let Some(member) = self.members.get_mut(&session) {
-                    member.acknowledge(update_id, self.head);
-                }
-            }
-            return Ok(None);
-        }
-        self.document_bytes += batch.bytes();
-        // Before it is applied, so that a fault finds who caused it.
-        self.commit = Some(Commit { batch, event: None, origins, arrivals });
-        let Some(commit) = &mut self.commit else { return Ok(None) };
-        commit.event = self.document.apply(&commit.batch)?;
-        let time_ms = time::wall_ms();
-        Ok(Some(Append { document: self.id.clone(), time_ms, updates: records }))
-    }
-
-    /// Decides over an update, and adds it to the batch if it is taken.
-    fn consider(
-        &mut self,
-        batch: &mut Batch,
-        incoming: &Incoming,
-        log: LogState,
-    ) -> Result<Verdict, Fault> {
-        let Incoming { session, update_id, update, kind, .. } = incoming;
-        let Some(member) = self.members.get(session) else { return Ok(Verdict::Dropped) };
-        let (outbox, principal) = (Arc::clone(&member.outbox), member.principal.clone());
-        if self.epoch.is_none() && !kind.is_denied {
-            // It may write since it has a new token, and there is no document yet: coming back, it
-            // creates one and is told its epoch.
-            self.end(*session, CloseReason::RoomRestarted);
-            return Ok(Verdict::Dropped);
-        }
-        let may_be_known = kind.is_denied || kind.is_difference;
-        if may_be_known && self.document.contains(batch, &update.bytes, &update.scan)? {
-            return Ok(Verdict::Known);
-        }
-        let reason = if kind.is_denied {
-            Some(RefuseReason::WriteDenied)
-        } else if log == LogState::Full {
-            Some(RefuseReason::LogFull)
-        } else if self.is_too_large(batch.bytes() + update.bytes.len())? {
-            Some(RefuseReason::DocumentTooLarge(self.config.document_bytes_max))
-        } else {
-            None
-        };
-        if let Some(reason) = reason {
-            let label = ReasonLabels { reason: reason.label() };
-            self.metrics.refused.get_or_create(&label).inc();
-            if !outbox.refuse(*update_id, reason) {
-                // It sends, but does not read what it is told.
-                self.end(*session, CloseReason::TooSlow(Duration::ZERO));
-            }
-            return Ok(Verdict::Dropped);
-        }
-        Ok(match self.document.check(batch, &update.bytes, &update.scan) {
-            Ok(true) => Verdict::Taken(principal),
-            // Nothing new: it is acknowledged with the others, all of which it may repeat.
-            Ok(false) => Verdict::Known,
-            Err(lacks) => Verdict::Incomplete(lacks),
-        })
-    }
-
-    /// Keeps an update of a Yjs client until what it lacks is there, or ends its session.
-    fn hold(&mut self, now: Instant, incoming: Incoming, lacks: Incomplete) {
-        let session = incoming.session;
-        let Some(member) = self.members.get_mut(&session) else { return };
-        let is_held = member.rules == Rules::Yjs && {
-            self.holding += usize::from(member.held.is_none());
-            let held = member.held.get_or_insert_with(|| Box::new(Held::new(now, lacks)));
-            held.push(incoming, lacks, &self.config)
-        };
-        if !is_held {
-            self.end(session, lacks.into());
-        }
-    }
-
-    /// Adds to the batch what was held and is complete now.
-    fn release_held(&mut self, batch: &mut Batch) -> Vec<Released> {
-        let mut all = Vec::new();
-        for (session, member) in &mut self.members {
-            let Some(held) = &mut member.held else { continue };
-            let document = &self.document;
-            let mut news = Vec::new();
-            let released = held.release(|held| {
-                let checked = document.check(batch, &held.update.bytes, &held.update.scan);
-                news.extend(checked.ok());
-                checked.is_ok()
-            });
-            if held.first_id().is_none() {
-                member.held = None;
-                self.holding -= 1;
-            }
-            for (held, is_new) in released.into_iter().zip(news) {
-                let (principal, update) = (member.principal.clone(), held.update.bytes);
-                let record = NewRecord { principal, session: *session, update };
-                all.push((*session, held.update_id, held.arrived, is_new.then_some(record)));
-            }
-        }
-        all
-    }
-
-    /// Whether the document would be too large with this many bytes more.
-    fn is_too_large(&mut self, more: usize) -> Result<bool, Fault> {
-        let max = self.config.document_bytes_max;
-        if self.document_bytes + more <= max {
-            return Ok(false);
-        }
-        // The bound adds up updates, which together are smaller. It is measured anew where that
-        // can pay: a document that is nearly full is not encoded for every keystroke.
-        let state = self.full()?.iter().map(event_bytes).sum::<usize>();
-        self.document_bytes = state;
-        Ok(state + more > max)
     }
 
     /// Passes a durable batch on to everybody; to its origin only if there are several, because
@@ -902,29 +750,6 @@ impl State {
     }
 }
 
-/// An update that was held: its session and id, when it arrived, and its record if it brings
-/// something.
-type Released = (SessionId, u64, Instant, Option<NewRecord>);
-
-/// What becomes of an update.
-enum Verdict {
-    /// It is in the batch.
-    Taken(Principal),
-    /// It brings nothing new, and is acknowledged.
-    Known,
-    /// It lacks something.
-    Incomplete(Incomplete),
-    /// It was refused, or its session has ended.
-    Dropped,
-}
-
-fn note_origin(origins: &mut Vec<(SessionId, u64)>, session: SessionId, update_id: u64) {
-    match origins.iter_mut().find(|(other, _)| *other == session) {
-        Some((_, latest)) => *latest = update_id.max(*latest),
-        None => origins.push((session, update_id)),
-    }
-}
-
 impl Member {
     /// Acknowledges updates up to `update_id`, but not what is held, nor what came after that.
     fn acknowledge(&mut self, update_id: u64, sequence: Sequence) {
@@ -963,11 +788,11 @@ impl Recent {
 }
 
 /// An update (yrs v1) in parts.
-fn chunks(update: &Bytes, sequence: Sequence, asked: Option<Bytes>) -> Vec<Event> {
+fn chunks(update: &Bytes, sequence: Sequence, asked: Option<&Bytes>) -> Vec<Event> {
     let parts = update.len().div_ceil(CHUNK_BYTES_MAX).max(1);
     let part = |i: usize| {
         let bytes = update.slice(i * CHUNK_BYTES_MAX..update.len().min((i + 1) * CHUNK_BYTES_MAX));
-        let (last, total, asked) = (i + 1 == parts, update.len(), asked.clone());
+        let (last, total, asked) = (i + 1 == parts, update.len(), asked.cloned());
         Event::Chunk(Shared::new(Chunk { bytes, last, sequence, total, asked }))
     };
     (0..parts).map(part).collect()

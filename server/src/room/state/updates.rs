@@ -1,0 +1,213 @@
+//! What becomes of the updates of a batch: taken, known already, held, or refused.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Commit, Failed, Member, State, event_bytes};
+use crate::{
+    crdt::{Batch, Fault, Incomplete},
+    ids::{Principal, SessionId},
+    log::{Append, LogState, NewRecord},
+    metrics::ReasonLabels,
+    room::{
+        Incoming, Rules,
+        error::{CloseReason, RefuseReason},
+        held::Held,
+    },
+    time::{self, Instant},
+};
+
+/// The most updates in one batch: above, yrs gets slower for each of them.
+const BATCH_UPDATES_MAX: usize = 1000;
+
+/// An update that was held: its session and id, when it arrived, and its record if it brings
+/// something.
+type Released = (SessionId, u64, Instant, Option<NewRecord>);
+
+/// What becomes of an update.
+enum Verdict {
+    /// It is in the batch.
+    Taken(Principal),
+    /// It brings nothing new, and is acknowledged.
+    Known,
+    /// It lacks something.
+    Incomplete(Incomplete),
+    /// It was refused, or its session has ended.
+    Dropped,
+}
+
+fn note_origin(origins: &mut Vec<(SessionId, u64)>, session: SessionId, update_id: u64) {
+    match origins.iter_mut().find(|(other, _)| *other == session) {
+        Some((_, latest)) => *latest = update_id.max(*latest),
+        None => origins.push((session, update_id)),
+    }
+}
+
+impl State {
+    /// Ends sessions whose updates were held for too long.
+    pub(super) fn end_holding(&mut self, now: Instant) {
+        if self.holding == 0 {
+            return;
+        }
+        let max = self.config.held_max;
+        let late = |member: &Member| {
+            member.held.as_ref().filter(|held| held.since + max <= now).map(|held| held.lacks)
+        };
+        let late: Vec<_> =
+            self.members.iter().filter_map(|(id, member)| Some((*id, late(member)?))).collect();
+        for (session, lacks) in late {
+            self.end(session, lacks.into());
+        }
+    }
+
+    /// Checks and applies what is staged, and returns what is to be appended.
+    pub(super) fn flush(&mut self, now: Instant, log: LogState) -> Result<Option<Append>, Failed> {
+        if matches!(log, LogState::Failed | LogState::Closed) {
+            return Err(Failed::Append);
+        }
+        let count = if self.careful { 1 } else { BATCH_UPDATES_MAX };
+        let count = count.min(self.staged.len());
+        let staged: Vec<_> = self.staged.drain(..count).collect();
+        let mut batch = Batch::default();
+        let mut origins: Vec<(SessionId, u64)> = Vec::new();
+        let mut arrivals = Vec::with_capacity(count);
+        let mut records = Vec::with_capacity(count);
+        for incoming in staged {
+            let Incoming { session, update_id, arrived, .. } = incoming;
+            match self.consider(&mut batch, &incoming, log)? {
+                Verdict::Taken(principal) => {
+                    let update = incoming.update.bytes;
+                    records.push(NewRecord { principal, session, update });
+                }
+                Verdict::Known => {}
+                Verdict::Incomplete(lacks) => {
+                    self.hold(now, incoming, lacks);
+                    continue;
+                }
+                Verdict::Dropped => continue,
+            }
+            arrivals.push(arrived);
+            note_origin(&mut origins, session, update_id);
+        }
+        if self.holding > 0 {
+            for (session, update_id, arrived, record) in self.release_held(&mut batch) {
+                records.extend(record);
+                arrivals.push(arrived);
+                note_origin(&mut origins, session, update_id);
+            }
+        }
+        self.fan_out = Some(now);
+        if records.is_empty() {
+            for (session, update_id) in origins {
+                if let Some(member) = self.members.get_mut(&session) {
+                    member.acknowledge(update_id, self.head);
+                }
+            }
+            return Ok(None);
+        }
+        self.document_bytes += batch.bytes();
+        // Before it is applied, so that a fault finds who caused it.
+        self.commit = Some(Commit { batch, event: None, origins, arrivals });
+        let Some(commit) = &mut self.commit else { return Ok(None) };
+        commit.event = self.document.apply(&commit.batch)?;
+        let time_ms = time::wall_ms();
+        Ok(Some(Append { document: self.id.clone(), time_ms, updates: records }))
+    }
+
+    /// Decides over an update, and adds it to the batch if it is taken.
+    fn consider(
+        &mut self,
+        batch: &mut Batch,
+        incoming: &Incoming,
+        log: LogState,
+    ) -> Result<Verdict, Fault> {
+        let Incoming { session, update_id, update, kind, .. } = incoming;
+        let Some(member) = self.members.get(session) else { return Ok(Verdict::Dropped) };
+        let (outbox, principal) = (Arc::clone(&member.outbox), member.principal.clone());
+        if self.epoch.is_none() && !kind.is_denied {
+            // It may write since it has a new token, and there is no document yet: coming back, it
+            // creates one and is told its epoch.
+            self.end(*session, CloseReason::RoomRestarted);
+            return Ok(Verdict::Dropped);
+        }
+        let may_be_known = kind.is_denied || kind.is_difference;
+        if may_be_known && self.document.contains(batch, &update.bytes, &update.scan)? {
+            return Ok(Verdict::Known);
+        }
+        let reason = if kind.is_denied {
+            Some(RefuseReason::WriteDenied)
+        } else if log == LogState::Full {
+            Some(RefuseReason::LogFull)
+        } else if self.is_too_large(batch.bytes() + update.bytes.len())? {
+            Some(RefuseReason::DocumentTooLarge(self.config.document_bytes_max))
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            let label = ReasonLabels { reason: reason.label() };
+            self.metrics.refused.get_or_create(&label).inc();
+            if !outbox.refuse(*update_id, reason) {
+                // It sends, but does not read what it is told.
+                self.end(*session, CloseReason::TooSlow(Duration::ZERO));
+            }
+            return Ok(Verdict::Dropped);
+        }
+        Ok(match self.document.check(batch, &update.bytes, &update.scan) {
+            Ok(true) => Verdict::Taken(principal),
+            // Nothing new: it is acknowledged with the others, all of which it may repeat.
+            Ok(false) => Verdict::Known,
+            Err(lacks) => Verdict::Incomplete(lacks),
+        })
+    }
+
+    /// Keeps an update of a Yjs client until what it lacks is there, or ends its session.
+    fn hold(&mut self, now: Instant, incoming: Incoming, lacks: Incomplete) {
+        let session = incoming.session;
+        let Some(member) = self.members.get_mut(&session) else { return };
+        let is_held = member.rules == Rules::Yjs && {
+            self.holding += usize::from(member.held.is_none());
+            let held = member.held.get_or_insert_with(|| Box::new(Held::new(now, lacks)));
+            held.push(incoming, lacks, &self.config)
+        };
+        if !is_held {
+            self.end(session, lacks.into());
+        }
+    }
+
+    /// Adds to the batch what was held and is complete now.
+    fn release_held(&mut self, batch: &mut Batch) -> Vec<Released> {
+        let mut all = Vec::new();
+        for (session, member) in &mut self.members {
+            let Some(held) = &mut member.held else { continue };
+            let document = &self.document;
+            let mut news = Vec::new();
+            let released = held.release(|held| {
+                let checked = document.check(batch, &held.update.bytes, &held.update.scan);
+                news.extend(checked.ok());
+                checked.is_ok()
+            });
+            if held.first_id().is_none() {
+                member.held = None;
+                self.holding -= 1;
+            }
+            for (held, is_new) in released.into_iter().zip(news) {
+                let (principal, update) = (member.principal.clone(), held.update.bytes);
+                let record = NewRecord { principal, session: *session, update };
+                all.push((*session, held.update_id, held.arrived, is_new.then_some(record)));
+            }
+        }
+        all
+    }
+
+    /// Whether the document would be too large with this many bytes more.
+    fn is_too_large(&mut self, more: usize) -> Result<bool, Fault> {
+        let max = self.config.document_bytes_max;
+        if self.document_bytes + more <= max {
+            return Ok(false);
+        }
+        // The bound adds up updates, which together are smaller. It is measured anew where that
+        // can pay: a document that is nearly full is not encoded for every keystroke.
+        let state = self.full()?.iter().map(event_bytes).sum::<usize>();
+        self.document_bytes = state;
+        Ok(state + more > max)
+    }
+}
