@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use yrs::{
     Doc, OffsetKind, Options, ReadTxn, StateVector, Transact, TransactionMut, Update,
     block::{ClientID, ID},
+    encoding::write::Write as _,
     updates::{decoder::Decode, encoder::Encode},
 };
 
@@ -266,9 +267,16 @@ impl Document {
 
     fn encode_state_vector(&self, clock: impl Fn(u64, u32) -> u32) -> Bytes {
         let entries = self.known.iter().map(|(client, now)| (*client, clock(*client, *now)));
-        let vector: StateVector =
-            entries.filter(|(_, n)| *n > 0).map(|(c, n)| (ClientID::new(c), n)).collect();
-        vector.encode_v1().into()
+        let mut entries: Vec<_> = entries.filter(|(_, clock)| *clock > 0).collect();
+        // In the order that Yjs writes: the same document has the same bytes.
+        entries.sort_unstable_by_key(|(client, _)| Reverse(*client));
+        let mut out = Vec::with_capacity(1 + 8 * entries.len());
+        out.write_var(entries.len());
+        for (client, clock) in entries {
+            out.write_var(client);
+            out.write_var(clock);
+        }
+        out.into()
     }
 
     /// The whole document as one yrs v1 update.

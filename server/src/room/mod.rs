@@ -161,7 +161,8 @@ impl RoomHandle {
         // The way without waiting first: it sets no timer.
         let permit = match Arc::clone(&free).try_acquire_many_owned(bytes) {
             Ok(permit) => permit,
-            Err(_) => self.in_time(free.acquire_many_owned(bytes)).await?,
+            // In boxes, where it waits: a session has the room of its largest step all the time.
+            Err(_) => Box::pin(self.in_time(free.acquire_many_owned(bytes))).await?,
         };
         let incoming = Incoming { session, update_id, update, kind, arrived, _permit: permit };
         self.send(Command::Update(incoming)).await
@@ -209,7 +210,7 @@ impl RoomHandle {
             Ok(()) => Ok(()),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(CloseReason::RoomRestarted),
             Err(mpsc::error::TrySendError::Full(command)) => {
-                self.in_time(self.mailbox.send(command)).await
+                Box::pin(self.in_time(self.mailbox.send(command))).await
             }
         }
     }

@@ -34,14 +34,15 @@ pub async fn run<I: Inbound>(
         biased;
         () = gone.cancelled() => return,
         () = draining.cancelled() => Err(CloseReason::Draining),
-        first = first_frames(&sessions, &mut inbound) => first,
+        first = Box::pin(first_frames(&sessions, &mut inbound)) => first,
     };
     let (join, rest) = match first {
         Ok(first) => first,
         Err(reason) => return finish(&sessions, &outbox, reason),
     };
     let rules = join.rules;
-    let mut joining = std::pin::pin!(join_room(&sessions, session, *join, &outbox));
+    // In a box, which does not last as long as the session.
+    let mut joining = Box::pin(join_room(&sessions, session, *join, &outbox));
     let joined = tokio::select! {
         biased;
         joined = &mut joining => joined,
@@ -56,6 +57,7 @@ pub async fn run<I: Inbound>(
             return;
         }
     };
+    drop(joining);
     let open = match joined {
         Ok((room, credentials)) => {
             Opened { room, credentials, rules, rest, heartbeat: heartbeat(&sessions) }
@@ -69,7 +71,7 @@ pub async fn run<I: Inbound>(
     let ended = ended.await;
     // Returns when what the session sent is durable and acknowledged, which the end must not
     // overtake. A room that hangs does not hold the end up.
-    if timeout(LEAVE_WAIT, room.leave(session)).await.is_err() {
+    if timeout(LEAVE_WAIT, Box::pin(room.leave(session))).await.is_err() {
         tracing::warn!(%session, "the room did not let the session go in time");
     }
     match ended {

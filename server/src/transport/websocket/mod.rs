@@ -275,7 +275,7 @@ impl<D: Dialect> Socket<D> {
     }
 
     /// Serves the socket to its end.
-    pub(super) async fn serve(mut self) {
+    pub(super) async fn serve(&mut self) {
         let ended = std::future::poll_fn(|cx| self.poll(cx)).await;
         let Ok(close) = ended else { return };
         sleep(close.after).await;

@@ -95,18 +95,34 @@ impl Upgrades {
         let upgrades = self.clone();
         // With the sessions, so that a shutdown waits until the client has been told.
         self.inner.sessions.spawn(async move {
-            let Ok(upgraded) = upgrade.await else { return };
-            // What it is wrapped in would be looked through for each message.
-            match auto::upgrade::downcast::<TokioIo<Wire>>(upgraded) {
-                Ok(parts) => {
-                    let (wire, max) = (parts.io.into_inner(), upgrades.config().message_bytes_max);
-                    let dialect = dialect(&upgrades);
-                    Box::pin(Socket::new(wire, &parts.read_buf, dialect, max)).await.serve().await;
-                }
-                Err(_) => tracing::error!("an upgraded connection is not one of the listener"),
+            // In boxes: the task keeps the room of its largest part for as long as it runs, and most
+            // of what the upgrade takes is not needed after it.
+            let socket = Box::pin(upgrades.socket(upgrade, dialect)).await;
+            if let Some(mut socket) = socket {
+                socket.serve().await;
             }
         });
         response
+    }
+
+    /// The socket of an upgraded connection; `None` if the connection is gone.
+    async fn socket<D: Dialect>(
+        self,
+        upgrade: hyper::upgrade::OnUpgrade,
+        dialect: impl FnOnce(&Self) -> D,
+    ) -> Option<Box<Socket<D>>> {
+        // What it is wrapped in would be looked through for each message.
+        match auto::upgrade::downcast::<TokioIo<Wire>>(upgrade.await.ok()?) {
+            Ok(parts) => {
+                let (wire, max) = (parts.io.into_inner(), self.config().message_bytes_max);
+                let dialect = dialect(&self);
+                Some(Box::new(Socket::new(wire, &parts.read_buf, dialect, max).await))
+            }
+            Err(_) => {
+                tracing::error!("an upgraded connection is not one of the listener");
+                None
+            }
+        }
     }
 }
 
