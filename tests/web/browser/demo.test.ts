@@ -78,7 +78,9 @@ test('a new document is in the list, and others find who is there', async ({ wor
   for (const context of [browser.context, reader]) await watchPolicy(context);
   const list = await reader.newPage();
   const answer = await list.goto(door.http);
-  expect(answer?.headers()['content-security-policy']).toContain("default-src 'self'");
+  expect(answer?.headers()['content-security-policy']).toContain(
+    "default-src 'none'; script-src 'self';",
+  );
   await list.getByText('Nothing here yet').waitFor();
   expect(await faults(list)).toEqual([]);
 
@@ -252,7 +254,7 @@ test('a picture of two people in one document', async ({ world }) => {
   const grace = await open('Grace Hopper', '#c2410c');
   await ada.type('# Launch plan\nEverything here is **on the disk** when it says so.\n');
   await ada.type('- write the announcement\nask two friends to read it\n');
-  await grace.editor.getByText('ask two friends').click();
+  await grace.editor.getByText('ask two friends to read it').click();
   await grace.tab.keyboard.press('End');
   await grace.type(', and Barbara');
   await ada.type('publish on Monday');

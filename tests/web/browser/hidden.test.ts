@@ -17,6 +17,7 @@ test('a tab hidden for four heartbeat timeouts is never evicted', async ({ world
   });
   const browser = await BackgroundTabs.launch();
   world.defer(() => browser.close());
+  await browser.slowTimers();
   const document = 'hidden';
   const hidden = await DemoTab.open(browser.context, server.door, { document, name: 'Hilda' });
   await hidden.tab.bringToFront();

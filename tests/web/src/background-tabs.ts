@@ -9,12 +9,6 @@ import { type Browser, type BrowserContext, chromium } from 'playwright-core';
 import { chromiumFile, FLAGS } from './browser.ts';
 import { within } from './wait.ts';
 
-/** From the first second in the background timers run once a minute, not after five minutes. */
-const SLOW = [
-  '--intensive-wake-up-throttling-policy=force-enable',
-  '--enable-features=IntensiveWakeUpThrottling:grace_period_seconds/1',
-];
-
 /** The browser. */
 export class BackgroundTabs {
   readonly #process: ChildProcess;
@@ -30,7 +24,7 @@ export class BackgroundTabs {
   /** Starts it. */
   static async launch(): Promise<BackgroundTabs> {
     const profile = mkdtempSync(join(tmpdir(), 'cowrite-profile-'));
-    const flags = [...FLAGS, ...SLOW, '--remote-debugging-port=0', `--user-data-dir=${profile}`];
+    const flags = [...FLAGS, '--remote-debugging-port=0', `--user-data-dir=${profile}`];
     const process = spawn(chromiumFile(), [...flags, 'about:blank'], {
       stdio: ['ignore', 'ignore', 'pipe'],
     });
@@ -46,6 +40,24 @@ export class BackgroundTabs {
     // Without the defaults no tab pretends to have the focus.
     const browser = await chromium.connectOverCDP(endpoint, { noDefaults: true });
     return new BackgroundTabs(process, profile, browser);
+  }
+
+  /**
+   * Timers that a page sets while it is hidden come after a minute at the earliest, as Chromium has
+   * it after some minutes. For pages that are opened from now on.
+   */
+  async slowTimers(): Promise<void> {
+    await this.context.addInitScript((minute) => {
+      const { setTimeout, setInterval } = globalThis;
+      const slow = (ms: number | undefined): number =>
+        document.visibilityState === 'hidden' ? Math.max(ms ?? 0, minute) : (ms ?? 0);
+      Object.assign(globalThis, {
+        setTimeout: (run: TimerHandler, ms?: number, ...args: unknown[]) =>
+          setTimeout(run, slow(ms), ...args),
+        setInterval: (run: TimerHandler, ms?: number, ...args: unknown[]) =>
+          setInterval(run, slow(ms), ...args),
+      });
+    }, 60_000);
   }
 
   /** The tabs, which are all in one window. */

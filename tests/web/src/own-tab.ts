@@ -65,7 +65,7 @@ export class OwnTab {
   /** Loads the page, or loads it again: what it knew is gone, what it stored is there. */
   async load(program = 'own-page.ts'): Promise<void> {
     const script = (await bundle(program, 'browser')).replaceAll('</script', '<\\/script');
-    const body = `<!doctype html><meta charset="utf-8"><title>Test</title><div id="app"></div><script>${script}</script>`;
+    const body = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>Test</title><div id="app"></div><script>${script}</script>`;
     await this.tab.route(this.#url, (route) => route.fulfill({ contentType: 'text/html', body }));
     await this.tab.goto(this.#url);
     // Requests that are looked at are slower.
