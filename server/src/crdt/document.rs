@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    cmp::Reverse,
     collections::HashMap,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -14,7 +15,7 @@ use yrs::{
     Doc, OffsetKind, Options, ReadTxn, StateVector, Transact, TransactionMut, Update,
     block::{ClientID, ID},
     encoding::write::Write as _,
-    updates::{decoder::Decode, encoder::Encode},
+    updates::decoder::Decode,
 };
 
 use super::{

@@ -311,7 +311,11 @@ impl Live<'_> {
 
     /// What comes after is judged by the new token. What came before is on its way to the room.
     fn refresh(&mut self, token: &Token) -> Result<(), CloseReason> {
-        let changed = self.open.credentials.refresh(time::now(), token, &self.sessions.inner.authenticator)?;
+        let changed = self.open.credentials.refresh(
+            time::now(),
+            token,
+            &self.sessions.inner.authenticator,
+        )?;
         if let Some(access) = changed {
             self.outbox.access_changed(access);
         }

@@ -652,7 +652,8 @@ impl State {
             let after = member.asked.as_ref().map_or(0, |asked| asked.after);
             self.staged.iter().any(|other| other.session == id && other.update_id <= after)
         };
-        let asking = self.members.iter().filter(|(id, member)| wants(member) && !waits(**id, member));
+        let asking =
+            self.members.iter().filter(|(id, member)| wants(member) && !waits(**id, member));
         let asking: Vec<_> = asking.map(|(id, _)| *id).collect();
         for session in asking {
             let Some(member) = self.members.get_mut(&session) else { continue };
