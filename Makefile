@@ -86,6 +86,10 @@ bench-web: build tests/web/node_modules/.installed .venv/bin/envoy ## how fast p
 	tests/web/system.sh
 	cd tests/web && COWRITE_BIN=$(CURDIR)/target/release/cowrite npm run --silent bench
 
+bench-web: web tests/web/node_modules/.installed .venv/bin/envoy ## how fast it is in Chromium
+	$(CARGO) build --release -p cowrite-server -p cowrite-load
+	cd tests/web && COWRITE_BIN=$(CURDIR)/target/release/cowrite npm run --silent bench
+
 clean: ## remove what was built
 	$(CARGO) clean
 	rm -rf proto/node_modules web-client/node_modules web-client/dist web-client/demo/node_modules \
