@@ -177,7 +177,6 @@ async fn an_idle_websocket_session_costs_few_kilobytes() {
     let before = resident();
     let rest = open(1000).await;
     let each = (resident() - before) as f64 / 1000.0;
-    println!("{each:.1} KiB for each session");
     assert!(each < 10.0, "{each} KiB");
     drop((first, rest));
     tokio::time::timeout(Duration::from_secs(5), server.kill()).await.unwrap();
