@@ -152,7 +152,7 @@ impl YWebSocket {
                 }
                 Event::Chunk(chunk) => self.differences.write(&[], chunk.get(), out),
                 Event::Update(update) => out.whole(yjs::update(&update)),
-                Event::Ack { .. } => {}
+                Event::Ack { .. } | Event::TokenExpiring => {}
                 Event::Refused { reason, .. } => match reason {
                     RefuseReason::WriteDenied => {
                         if !std::mem::replace(&mut self.is_denied, true) {
@@ -171,7 +171,6 @@ impl YWebSocket {
                 },
                 // There are no words for it. Who may only read from now on is told when it writes.
                 Event::AccessChanged(_) => self.is_denied = false,
-                Event::TokenExpiring => {}
                 Event::Awareness(state) => states.push(state),
                 Event::Ping { nonce } => out.ping(nonce),
                 Event::Closing { reason, .. } => {

@@ -234,7 +234,9 @@ describe.skipIf(!takesTokens())('with tokens', () => {
       }
     });
 
-    test('a token that expires ends the session, and coming back with it is refused', async ({ world }) => {
+    test('a token that expires ends the session, and coming back with it is refused', async ({
+      world,
+    }) => {
       const issuer = world.issuer();
       const { door } = await world.server(issuer.settings);
       const short = issuer.token({ doc: 'write' }, { seconds: SHORT_S });
