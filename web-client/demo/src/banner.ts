@@ -44,7 +44,7 @@ function noticeOf(session: DocumentSession, { kind, slow, kept }: Circumstances)
       ],
     };
   }
-  if (closed?.reason === 'UNAUTHENTICATED' && closed.permanent) {
+  if (closed?.permanent && NEEDS_TOKEN.has(closed.reason)) {
     const words = refusal(closed);
     const given = token() !== undefined;
     return {
@@ -131,6 +131,9 @@ function copyLink(kind: Kind, text: string, update: Uint8Array): HTMLElement {
     text,
   );
 }
+
+/** Refusals that another token can help against. */
+const NEEDS_TOKEN: ReadonlySet<string> = new Set(['UNAUTHENTICATED', 'TOKEN_EXPIRED', 'FORBIDDEN']);
 
 export function banner(
   session: DocumentSession,

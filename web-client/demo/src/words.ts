@@ -91,13 +91,14 @@ interface Refusal {
 export function refusal(closed: Closed): Refusal {
   switch (closed.reason) {
     case 'UNAUTHENTICATED':
+    case 'TOKEN_EXPIRED':
       return {
         short: 'a token is needed',
         title: 'This document needs an access token',
         long: 'Ask whoever runs the server for one. It is kept in this tab only.',
       };
-    case 'PERMISSION_DENIED':
-    case 'ACCESS_DENIED':
+    case 'FORBIDDEN':
+    case 'SUBJECT_CHANGED':
       return {
         short: 'no access',
         title: 'You have no access to this document',
