@@ -46,9 +46,9 @@ deploy/envoy/certs/cert.pem:
 	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -subj /CN=localhost \
 	    -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout deploy/envoy/certs/key.pem -out $@
 
-test: test-rust test-web ## run all tests, and install what they need
+test: web test-rust test-web ## run all tests, and install what they need
 
-test-rust: web ## the tests of the server, the client and the load generator
+test-rust: ## the tests of the server, the client and the load generator
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
 
@@ -84,10 +84,6 @@ load: ## the table of docs/performance.md; TRACE=FILE adds the large document
 
 bench-web: build tests/web/node_modules/.installed .venv/bin/envoy ## how fast pages are in Chromium; nothing else should run meanwhile
 	tests/web/system.sh
-	cd tests/web && COWRITE_BIN=$(CURDIR)/target/release/cowrite npm run --silent bench
-
-bench-web: web tests/web/node_modules/.installed .venv/bin/envoy ## how fast it is in Chromium
-	$(CARGO) build --release -p cowrite-server -p cowrite-load
 	cd tests/web && COWRITE_BIN=$(CURDIR)/target/release/cowrite npm run --silent bench
 
 clean: ## remove what was built

@@ -8,6 +8,9 @@ need() { # command, package
 }
 need chromium chromium
 need openssl openssl
+# Without a font Chromium draws, and measures, nothing.
+need fc-list fontconfig
+fc-list 2> /dev/null | grep -q . || missing+=(fonts-liberation)
 python3 -c 'import ensurepip, venv' 2> /dev/null || missing+=(python3-venv)
 
 if [ ${#missing[@]} -eq 0 ]; then
