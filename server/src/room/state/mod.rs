@@ -3,7 +3,12 @@
 //! Nothing here waits. The actor calls in with events and the time, and carries out what comes back.
 //! One commit is in flight at most, and while it is, the document is ahead of the log: joins,
 //! differences and checkpoints, which show the document, happen only between commits.
+//!
+//! `updates` has what becomes of an update, `differences` what brings a session up to date, and
+//! `checkpoints` when one is made; here is who comes and goes, and the order of it all.
 
+mod checkpoints;
+mod differences;
 mod updates;
 
 use std::{
@@ -19,13 +24,18 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+pub(super) use self::checkpoints::CheckpointJob;
+use self::{
+    checkpoints::SinceCheckpoint,
+    differences::{Asked, Recent, chunks, event_bytes},
+};
 use super::{
     Incoming, Join, Presence, Rules,
     awareness::{Announced, AwarenessState, AwarenessTable, RENEW_INTERVAL},
     config::Config,
     error::CloseReason,
     held::Held,
-    outbox::{Chunk, End, Event, Joined, Outbox, Pushed, Shared, Update},
+    outbox::{End, Event, Joined, Outbox, Pushed, Shared, Update},
 };
 use crate::{
     auth::Access,
@@ -35,12 +45,6 @@ use crate::{
     metrics::{ReasonLabels, RoomMetrics},
     time::{self, Instant},
 };
-
-/// The largest part of a difference, in bytes: a frame that fits any message limit.
-const CHUNK_BYTES_MAX: usize = 256 << 10;
-
-/// A room is not worth a checkpoint before it leaves memory if this few updates would be replayed.
-const UNLOAD_UPDATES: u64 = 100;
 
 /// What a room decides.
 #[derive(Debug)]
@@ -107,14 +111,6 @@ struct Member {
 }
 
 #[derive(Debug)]
-struct Asked {
-    /// What the session has (yrs v1 state vector).
-    state_vector: Bytes,
-    /// The last update that it sent before.
-    after: u64,
-}
-
-#[derive(Debug)]
 struct Lagging {
     since: Instant,
     /// What the session has when it has taken what is queued (yrs v1 state vector).
@@ -138,34 +134,6 @@ pub(super) enum Write {
     Create(Epoch),
     /// Updates.
     Append(Append),
-}
-
-/// Updates for sessions that come back.
-#[derive(Debug)]
-struct Recent {
-    updates: VecDeque<Arc<Shared<Update>>>,
-    bytes: usize,
-    /// The sequence before the first of `updates`.
-    from: Sequence,
-}
-
-#[derive(Debug, Default)]
-struct SinceCheckpoint {
-    sequence: Sequence,
-    updates: u64,
-    bytes: usize,
-    /// The size of the document at the last checkpoint.
-    checkpoint_bytes: usize,
-    running: bool,
-}
-
-/// A checkpoint to be made, verified and stored.
-#[derive(Debug)]
-pub(super) struct CheckpointJob {
-    /// What is in it.
-    pub(super) sequence: Sequence,
-    /// The document as a yrs v1 update.
-    pub(super) state: Bytes,
 }
 
 /// Why a room cannot go on.
@@ -468,39 +436,6 @@ impl State {
         }
     }
 
-    /// A checkpoint, when it is time for one, or, `unloading`, when there is anything to be gained.
-    pub(super) fn checkpoint(&mut self, unloading: bool) -> Result<Option<CheckpointJob>, Fault> {
-        let since = &self.since_checkpoint;
-        // The work of a checkpoint grows with the document; so does the time to the next one: until
-        // as much was added as the checkpoint has, or, by keystrokes, until a load would replay for
-        // 5 ms (4000 updates), or for longer if it takes long anyway, up to a tenth of a second.
-        let least = self.config.checkpoint_updates;
-        let replayed = (since.checkpoint_bytes as u64 / 64).clamp(4 * least, 100 * least);
-        let due = since.updates >= least
-            && (since.bytes >= since.checkpoint_bytes || since.updates >= replayed);
-        let due = due || (unloading && since.updates >= UNLOAD_UPDATES);
-        if !due || since.running || self.writing || since.sequence == self.head {
-            return Ok(None);
-        }
-        let state = self.document.state()?;
-        self.document_bytes = state.len();
-        self.full = Some(chunks(&state, self.head, Some(&self.document.state_vector())));
-        self.since_checkpoint = SinceCheckpoint {
-            sequence: self.head,
-            updates: 0,
-            bytes: 0,
-            checkpoint_bytes: state.len(),
-            running: true,
-        };
-        Ok(Some(CheckpointJob { sequence: self.head, state }))
-    }
-
-    /// The checkpoint that was made last has been stored, or not: then there will be another one
-    /// when it is time again.
-    pub(super) fn checkpoint_done(&mut self) {
-        self.since_checkpoint.running = false;
-    }
-
     /// Ends all sessions.
     pub(super) fn end_all(&mut self, reason: &CloseReason) {
         for (_, member) in self.members.drain() {
@@ -629,85 +564,6 @@ impl State {
         Ok(Ok(()))
     }
 
-    fn full(&mut self) -> Result<Vec<Event>, Fault> {
-        if let Some(full) = &self.full {
-            return Ok(full.clone());
-        }
-        let state = self.document.state()?;
-        self.document_bytes = state.len();
-        let full = chunks(&state, self.head, Some(&self.document.state_vector()));
-        self.full = Some(full.clone());
-        Ok(full)
-    }
-
-    /// Sends a difference to each session that has asked for one and has taken the one before. It
-    /// ends a session's lagging, because it goes up to now.
-    fn answer(&mut self) -> Result<(), Fault> {
-        if self.asking == 0 {
-            return Ok(());
-        }
-        let wants = |member: &Member| member.asked.is_some() && member.outbox.takes_difference();
-        // What it sent before it asked is in the answer.
-        let waits = |id: SessionId, member: &Member| {
-            let after = member.asked.as_ref().map_or(0, |asked| asked.after);
-            self.staged.iter().any(|other| other.session == id && other.update_id <= after)
-        };
-        let asking =
-            self.members.iter().filter(|(id, member)| wants(member) && !waits(**id, member));
-        let asking: Vec<_> = asking.map(|(id, _)| *id).collect();
-        for session in asking {
-            let Some(member) = self.members.get_mut(&session) else { continue };
-            let Some(Asked { state_vector, .. }) = member.asked.take() else { continue };
-            self.asking -= 1;
-            self.lagging -= usize::from(member.lagging.take().is_some());
-            let outbox = Arc::clone(&member.outbox);
-            // An empty state vector is a count of 0.
-            let difference = if matches!(state_vector[..], [] | [0]) {
-                self.full()?
-            } else {
-                match self.document.diff(&state_vector)? {
-                    Ok(diff) => chunks(&diff, self.head, Some(&self.document.state_vector())),
-                    Err(malformed) => return Err(Fault { what: malformed.to_string() }),
-                }
-            };
-            outbox.resync(difference);
-        }
-        Ok(())
-    }
-
-    /// Sends a difference to each lagging session that has taken everything.
-    fn resync_lagging(&mut self) -> Result<(), Fault> {
-        if self.lagging == 0 {
-            return Ok(());
-        }
-        for member in self.members.values_mut() {
-            let Some(lagging) = &member.lagging else { continue };
-            if !member.outbox.is_drained() {
-                continue;
-            }
-            match self.document.diff(&lagging.state_vector)? {
-                Ok(diff) => member.outbox.resync(chunks(&diff, self.head, None)),
-                Err(malformed) => return Err(Fault { what: malformed.to_string() }),
-            }
-            member.lagging = None;
-            self.lagging -= 1;
-        }
-        Ok(())
-    }
-
-    fn end_lagging(&mut self, now: Instant) {
-        if self.lagging == 0 {
-            return;
-        }
-        let max = self.config.lagging_max;
-        let late = |member: &Member| member.lagging.as_ref().is_some_and(|l| l.since + max <= now);
-        let late: Vec<_> =
-            self.members.iter().filter(|(_, member)| late(member)).map(|(id, _)| *id).collect();
-        for session in late {
-            self.end(session, CloseReason::TooSlow(max));
-        }
-    }
-
     /// Passes a durable batch on to everybody; to its origin only if there are several, because
     /// each then lacks the others' part.
     fn pass_on(&mut self, now: Instant, event: &Bytes, commit: &Commit) {
@@ -767,42 +623,6 @@ impl Drop for State {
     }
 }
 
-impl Recent {
-    fn push(&mut self, update: Arc<Shared<Update>>, bytes_max: usize) {
-        self.bytes += update.get().update.len();
-        self.updates.push_back(update);
-        while self.bytes > bytes_max {
-            let Some(oldest) = self.updates.pop_front() else { break };
-            self.bytes -= oldest.get().update.len();
-            self.from = oldest.get().sequence;
-        }
-    }
-
-    /// The updates after `sequence`, if they are all here.
-    fn after(&self, sequence: Sequence, head: Sequence) -> Option<Vec<Event>> {
-        if sequence < self.from || sequence > head {
-            return None;
-        }
-        let newer = self.updates.iter().filter(|update| update.get().sequence > sequence);
-        Some(newer.map(|update| Event::Update(Arc::clone(update))).collect())
-    }
-}
-
-/// An update (yrs v1) in parts.
-fn chunks(update: &Bytes, sequence: Sequence, asked: Option<&Bytes>) -> Vec<Event> {
-    let parts = update.len().div_ceil(CHUNK_BYTES_MAX).max(1);
-    let part = |i: usize| {
-        let bytes = update.slice(i * CHUNK_BYTES_MAX..update.len().min((i + 1) * CHUNK_BYTES_MAX));
-        let (last, total, asked) = (i + 1 == parts, update.len(), asked.cloned());
-        Event::Chunk(Shared::new(Chunk { bytes, last, sequence, total, asked }))
-    };
-    (0..parts).map(part).collect()
-}
-
-fn event_bytes(event: &Event) -> usize {
-    if let Event::Chunk(chunk) = event { chunk.get().bytes.len() } else { 0 }
-}
-
 fn count_closed(metrics: &RoomMetrics, reason: &CloseReason) {
     metrics.closed.get_or_create(&ReasonLabels { reason: reason.label() }).inc();
 }
@@ -811,43 +631,4 @@ fn count_closed(metrics: &RoomMetrics, reason: &CloseReason) {
 fn closed(reason: CloseReason) -> End {
     let retry_after = Duration::from_millis(rand::random_range(100..2000));
     End::Closed { reason, retry_after: Some(retry_after) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{log::Record, metrics::Metrics};
-
-    /// A room without sessions, whose document was loaded from this many updates, at most 128.
-    fn idle_room(updates: u8) -> State {
-        let record = |clock: u8| {
-            // One struct of client 1: the text "x" in front of the root "r"; no deletions.
-            let update = Bytes::from(vec![1, 1, 1, clock, 4, 1, 1, b'r', 1, b'x', 0]);
-            let (principal, session) = (Principal::anonymous(), SessionId::from_u64(1));
-            let sequence = Sequence(u64::from(clock) + 1);
-            Record { sequence, time_ms: 0, principal, session, update }
-        };
-        let tail = (0..updates).map(record).collect();
-        let loaded = Loaded { epoch: Epoch([1; 16]), checkpoint: None, tail };
-        let (id, config) = (DocumentId::parse("doc").unwrap(), Arc::new(Config::default()));
-        let (metrics, sessions) = (Metrics::new().room, Arc::default());
-        State::new(id, config, metrics, Some(&loaded), sessions, false).unwrap()
-    }
-
-    #[test]
-    fn an_idle_room_that_waits_for_its_checkpoint_has_no_deadline() {
-        let mut room = idle_room(100);
-        assert!(room.deadline().is_some());
-        let job = room.checkpoint(true).unwrap().unwrap();
-        assert_eq!(job.sequence, Sequence(100));
-        assert_eq!(room.deadline(), None);
-        room.checkpoint_done();
-        assert!(room.deadline().is_some());
-        assert!(room.checkpoint(true).unwrap().is_none(), "nothing has changed since");
-    }
-
-    #[test]
-    fn a_room_with_few_updates_leaves_without_a_checkpoint() {
-        assert!(idle_room(99).checkpoint(true).unwrap().is_none());
-    }
 }
