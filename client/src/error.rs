@@ -170,7 +170,9 @@ fn comes_back(code: Code, reason: ErrorReason) -> bool {
         | Code::Aborted
         | Code::DeadlineExceeded => true,
         // With a new token, where there is one.
-        Code::Unauthenticated => reason == ErrorReason::TokenExpired,
+        Code::Unauthenticated => {
+            matches!(reason, ErrorReason::TokenExpired | ErrorReason::TokenRevoked)
+        }
         // Without a reason of the server's own it is HTTP/2 that ran out of something.
         Code::ResourceExhausted => !matches!(
             reason,
@@ -229,8 +231,10 @@ mod tests {
 
     #[test]
     fn a_token_that_expired_is_worth_a_new_one_and_one_that_is_not_valid_is_final() {
-        let expired = status(Code::Unauthenticated, "TOKEN_EXPIRED", None);
-        assert!(Error::from_status(expired, None).is_lost());
+        for reason in ["TOKEN_EXPIRED", "TOKEN_REVOKED"] {
+            let expired = status(Code::Unauthenticated, reason, None);
+            assert!(Error::from_status(expired, None).is_lost());
+        }
         let invalid = status(Code::Unauthenticated, "UNAUTHENTICATED", None);
         assert!(!Error::from_status(invalid, None).is_lost());
         let forbidden = status(Code::PermissionDenied, "FORBIDDEN", None);

@@ -434,7 +434,7 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
   /** What ended a session that was open, and would be final for one that was never had. */
   private isWorthReturning({ reason }: CowriteError): boolean {
     // A token may have expired under a session that slept: the next one is a fresh one.
-    if (reason === 'UNAUTHENTICATED' || reason === 'TOKEN_EXPIRED') {
+    if (['UNAUTHENTICATED', 'TOKEN_EXPIRED', 'TOKEN_REVOKED'].includes(reason)) {
       return typeof this.options.token === 'function';
     }
     // An edit may have been under way when the right to write was taken. Not twice in a row.

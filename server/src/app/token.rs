@@ -46,6 +46,8 @@ pub(super) struct Token {
 enum Level {
     /// To see everything.
     Read,
+    /// To comment as well.
+    Comment,
     /// To edit as well.
     Write,
     /// To decide about documents as a whole as well.
@@ -74,6 +76,7 @@ impl Token {
         }
         let access = match self.access {
             Level::Read => Access::Read,
+            Level::Comment => Access::Comment,
             Level::Write => Access::Write,
             Level::Admin => Access::Admin,
         };

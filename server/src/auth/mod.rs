@@ -38,6 +38,8 @@ use crate::{
 pub enum Access {
     /// Sees everything, has an awareness state, changes nothing.
     Read,
+    /// May also edit the shared type that is for comments, `room.comments_root`.
+    Comment,
     /// May also edit.
     Write,
     /// May also decide about the document as a whole. In a session this is the same as to write.

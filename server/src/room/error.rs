@@ -57,6 +57,9 @@ pub enum CloseReason {
     /// The credentials were good for a time, which is over.
     #[error("the token has expired")]
     TokenExpired,
+    /// The credentials were taken back.
+    #[error("the token was revoked")]
+    TokenRevoked,
     /// A new token is somebody else's.
     #[error("the new token is for another subject than the session")]
     SubjectChanged,
@@ -66,6 +69,12 @@ pub enum CloseReason {
     /// An update that depends on others that are not there.
     #[error(transparent)]
     IncompleteUpdate(#[from] Incomplete),
+    /// An update with edits under a Yjs client id that is somebody else's.
+    #[error("the Yjs client id {0} belongs to somebody else in this document")]
+    ClientIdTaken(u64),
+    /// The client sends more than it may, for longer than it can be slowed down.
+    #[error("more was sent than this session may send")]
+    RateLimited,
     /// Nothing was heard from the client.
     #[error("nothing was heard from the client for {0:?}")]
     HeartbeatTimeout(Duration),
@@ -78,6 +87,9 @@ pub enum CloseReason {
     /// The server has as many rooms as it may have.
     #[error("the server has {0} documents open, as many as it may have")]
     TooManyRooms(usize),
+    /// The server has no memory left for more.
+    #[error("the server has no memory to spare, come back later")]
+    Overloaded,
     /// The room does not keep up.
     #[error("the server is busy with this document")]
     Busy,
@@ -119,13 +131,17 @@ impl CloseReason {
             Self::Unauthenticated => "unauthenticated",
             Self::Forbidden => "forbidden",
             Self::TokenExpired => "token_expired",
+            Self::TokenRevoked => "token_revoked",
             Self::SubjectChanged => "subject_changed",
             Self::EpochMismatch => "epoch_mismatch",
             Self::IncompleteUpdate(_) => "incomplete_update",
+            Self::ClientIdTaken(_) => "client_id_taken",
+            Self::RateLimited => "rate_limited",
             Self::HeartbeatTimeout(_) => "heartbeat_timeout",
             Self::TooSlow(_) => "too_slow",
             Self::TooManySessions(_) => "too_many_sessions",
             Self::TooManyRooms(_) => "too_many_rooms",
+            Self::Overloaded => "overloaded",
             Self::Busy => "busy",
             Self::Draining => "draining",
             Self::LogUnavailable => "log_unavailable",
@@ -135,6 +151,65 @@ impl CloseReason {
             Self::Quarantined => "document_quarantined",
         }
     }
+
+    /// What a client can do about it, which is what every door says in its own words.
+    #[must_use]
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::JoinTimeout(_)
+            | Self::IncompleteUpdate(_)
+            | Self::RateLimited
+            | Self::HeartbeatTimeout(_)
+            | Self::TooSlow(_)
+            | Self::TooManySessions(_)
+            | Self::TooManyRooms(_)
+            | Self::Overloaded
+            | Self::Busy
+            | Self::LogUnavailable
+            | Self::LogFull
+            | Self::RoomRestarted => Remedy::ComeBack,
+            Self::Draining => Remedy::ComeBackElsewhere,
+            Self::TokenExpired | Self::TokenRevoked => Remedy::NewToken,
+            Self::BadDocumentId(_) | Self::UnsupportedProtocolVersion(_) => Remedy::AskOtherwise,
+            Self::NotJoined
+            | Self::AlreadyJoined
+            | Self::MalformedFrame(_)
+            | Self::MalformedUpdate(_)
+            | Self::PoisonousUpdate => Remedy::MendClient,
+            Self::MessageTooLarge(_) | Self::UpdateTooLarge { .. } => Remedy::SendLess,
+            Self::Unauthenticated => Remedy::Authenticate,
+            Self::WriteDenied | Self::Forbidden | Self::SubjectChanged | Self::ClientIdTaken(_) => {
+                Remedy::GetPermission
+            }
+            Self::EpochMismatch => Remedy::Fork,
+            Self::DocumentCorrupt | Self::Quarantined => Remedy::AskOperator,
+        }
+    }
+}
+
+/// What a client whose session has ended can do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Come back after a while.
+    ComeBack,
+    /// Come back: this server goes away.
+    ComeBackElsewhere,
+    /// Come back with a new token.
+    NewToken,
+    /// Nothing but asking for something else.
+    AskOtherwise,
+    /// Nothing: it made a mistake.
+    MendClient,
+    /// Nothing: what it sent is too large.
+    SendLess,
+    /// Come with credentials that are valid.
+    Authenticate,
+    /// Nothing: it may not.
+    GetPermission,
+    /// Keep its copy apart.
+    Fork,
+    /// Nothing: an operator has to look at the document.
+    AskOperator,
 }
 
 /// Why an update was not taken, though the session goes on.

@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 pub use self::{
     awareness::AwarenessState,
     config::Config,
-    error::{CloseReason, RefuseReason},
+    error::{CloseReason, RefuseReason, Remedy},
     outbox::{Chunk, End, Event, Joined, Outbox, OutboxLimits, Shared, Update, WIRE_FORMATS},
     registry::{Listed, Registry},
 };

@@ -21,7 +21,7 @@ pub use crate::{
     ids::{DocumentId, DocumentIdError, Epoch, Sequence, SessionId},
     room::{
         AwarenessState, Chunk, CloseReason, End, Event, Joined, Listed, LogState, Outbox,
-        RefuseReason, Rules, Shared, Update, WIRE_FORMATS,
+        RefuseReason, Remedy, Rules, Shared, Update, WIRE_FORMATS,
     },
 };
 use crate::{

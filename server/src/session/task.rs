@@ -6,8 +6,8 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Access, CloseReason, Delivery, End, Event, Frame, Inbound, Join, Outbox, SessionId, Sessions,
-    Token,
+    Access, CloseReason, Delivery, End, Event, Frame, Inbound, Join, Outbox, Remedy, SessionId,
+    Sessions, Token,
     handshake::{self, Credentials},
     heartbeat::{Due, Heartbeat},
 };
@@ -20,6 +20,9 @@ use crate::{
 
 /// How long the end of a session waits for its room.
 const LEAVE_WAIT: Duration = Duration::from_secs(5);
+
+/// A client that may come back is asked to after a random time up to this.
+const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// Serves one session from its Join to its end. `gone` is cancelled when its reader has gone.
 pub async fn run<I: Inbound>(
@@ -108,36 +111,16 @@ enum Ended {
 }
 
 fn finish(sessions: &Sessions, outbox: &Outbox, reason: CloseReason) {
-    let config = &sessions.inner.config;
-    let retry_max = match reason {
-        CloseReason::Draining => config.drain_retry_max,
-        CloseReason::HeartbeatTimeout(_)
-        | CloseReason::JoinTimeout(_)
-        | CloseReason::TooManySessions(_)
-        | CloseReason::TooManyRooms(_)
-        | CloseReason::TooSlow(_)
-        | CloseReason::Busy
-        | CloseReason::LogUnavailable
-        | CloseReason::LogFull
-        | CloseReason::RoomRestarted
-        | CloseReason::TokenExpired
-        | CloseReason::IncompleteUpdate(_) => Duration::from_secs(2),
-        CloseReason::BadDocumentId(_)
-        | CloseReason::UnsupportedProtocolVersion(_)
-        | CloseReason::NotJoined
-        | CloseReason::AlreadyJoined
-        | CloseReason::MalformedFrame(_)
-        | CloseReason::MessageTooLarge(_)
-        | CloseReason::MalformedUpdate(_)
-        | CloseReason::PoisonousUpdate
-        | CloseReason::UpdateTooLarge { .. }
-        | CloseReason::WriteDenied
-        | CloseReason::Unauthenticated
-        | CloseReason::Forbidden
-        | CloseReason::SubjectChanged
-        | CloseReason::EpochMismatch
-        | CloseReason::DocumentCorrupt
-        | CloseReason::Quarantined => Duration::ZERO,
+    let retry_max = match reason.remedy() {
+        Remedy::ComeBackElsewhere => sessions.inner.config.drain_retry_max,
+        Remedy::ComeBack | Remedy::NewToken => RETRY_MAX,
+        Remedy::AskOtherwise
+        | Remedy::MendClient
+        | Remedy::SendLess
+        | Remedy::Authenticate
+        | Remedy::GetPermission
+        | Remedy::Fork
+        | Remedy::AskOperator => Duration::ZERO,
     };
     let retry_after =
         (!retry_max.is_zero()).then(|| retry_max.mul_f64(rand::random_range(0.05..1.0)));

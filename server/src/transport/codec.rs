@@ -199,6 +199,7 @@ fn to_awareness(state: &session::AwarenessState) -> Frame {
 fn to_access(access: Access) -> cowrite_proto::v1::Access {
     match access {
         Access::Read => cowrite_proto::v1::Access::Read,
+        Access::Comment => cowrite_proto::v1::Access::Comment,
         Access::Write | Access::Admin => cowrite_proto::v1::Access::Write,
     }
 }

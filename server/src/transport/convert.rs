@@ -35,6 +35,7 @@ pub(super) fn join(join: v1::Join) -> Result<Join, CloseReason> {
     let access = match v1::Access::try_from(join.access) {
         Ok(v1::Access::Unspecified) => None,
         Ok(v1::Access::Read) => Some(Access::Read),
+        Ok(v1::Access::Comment) => Some(Access::Comment),
         Ok(v1::Access::Write) => Some(Access::Write),
         Err(_) => return Err(CloseReason::MalformedFrame("an unknown access".to_owned())),
     };

@@ -30,13 +30,17 @@ pub(super) fn reason(reason: &CloseReason) -> ErrorReason {
         CloseReason::Unauthenticated => ErrorReason::Unauthenticated,
         CloseReason::Forbidden => ErrorReason::Forbidden,
         CloseReason::TokenExpired => ErrorReason::TokenExpired,
+        CloseReason::TokenRevoked => ErrorReason::TokenRevoked,
         CloseReason::SubjectChanged => ErrorReason::SubjectChanged,
         CloseReason::EpochMismatch => ErrorReason::EpochMismatch,
         CloseReason::IncompleteUpdate(_) => ErrorReason::IncompleteUpdate,
+        CloseReason::ClientIdTaken(_) => ErrorReason::ClientIdTaken,
+        CloseReason::RateLimited => ErrorReason::RateLimited,
         CloseReason::HeartbeatTimeout(_) => ErrorReason::HeartbeatTimeout,
         CloseReason::TooSlow(_) => ErrorReason::TooSlow,
         CloseReason::TooManySessions(_) => ErrorReason::TooManySessions,
         CloseReason::TooManyRooms(_) => ErrorReason::TooManyRooms,
+        CloseReason::Overloaded => ErrorReason::Overloaded,
         CloseReason::Busy => ErrorReason::Busy,
         CloseReason::Draining => ErrorReason::Draining,
         CloseReason::LogUnavailable => ErrorReason::LogUnavailable,
@@ -73,11 +77,16 @@ fn code(reason: ErrorReason) -> Code {
         | ErrorReason::TooManySessions
         | ErrorReason::TooManyRooms
         | ErrorReason::Busy
+        | ErrorReason::RateLimited
+        | ErrorReason::Overloaded
         | ErrorReason::LogFull => Code::ResourceExhausted,
-        ErrorReason::WriteDenied | ErrorReason::Forbidden | ErrorReason::SubjectChanged => {
-            Code::PermissionDenied
+        ErrorReason::WriteDenied
+        | ErrorReason::Forbidden
+        | ErrorReason::SubjectChanged
+        | ErrorReason::ClientIdTaken => Code::PermissionDenied,
+        ErrorReason::Unauthenticated | ErrorReason::TokenExpired | ErrorReason::TokenRevoked => {
+            Code::Unauthenticated
         }
-        ErrorReason::Unauthenticated | ErrorReason::TokenExpired => Code::Unauthenticated,
         ErrorReason::EpochMismatch | ErrorReason::DocumentQuarantined => Code::FailedPrecondition,
         ErrorReason::IncompleteUpdate => Code::Aborted,
         ErrorReason::UnknownSession | ErrorReason::DocumentDeleted => Code::NotFound,

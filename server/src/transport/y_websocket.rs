@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{
     session::{
-        CloseReason, End, Event, Frame, Join, Outbox, PROTOCOL_VERSION, RefuseReason, Rules,
-        SessionId,
+        CloseReason, End, Event, Frame, Join, Outbox, PROTOCOL_VERSION, RefuseReason, Remedy,
+        Rules, SessionId,
     },
     time::{self, Instant},
 };
@@ -247,33 +247,17 @@ impl Dialect for YWebSocket {
 
 /// What the end of a session is on the wire.
 fn closed(reason: &CloseReason, drain_spread: Duration) -> Close {
-    let code = match reason {
-        CloseReason::BadDocumentId(_)
-        | CloseReason::UnsupportedProtocolVersion(_)
-        | CloseReason::NotJoined
-        | CloseReason::AlreadyJoined
-        | CloseReason::MalformedFrame(_)
-        | CloseReason::MalformedUpdate(_)
-        | CloseReason::PoisonousUpdate => 4400,
-        CloseReason::Unauthenticated => 4401,
-        CloseReason::WriteDenied | CloseReason::Forbidden | CloseReason::SubjectChanged => 4403,
-        CloseReason::EpochMismatch => 4409,
+    let code = match reason.remedy() {
+        Remedy::AskOtherwise | Remedy::MendClient => 4400,
+        Remedy::Authenticate => 4401,
+        Remedy::GetPermission => 4403,
+        Remedy::Fork => 4409,
         // The provider would come back with the same message after 1009.
-        CloseReason::MessageTooLarge(_) | CloseReason::UpdateTooLarge { .. } => 4413,
-        CloseReason::DocumentCorrupt | CloseReason::Quarantined => 4422,
-        CloseReason::Draining => code::RESTART,
-        CloseReason::JoinTimeout(_)
-        | CloseReason::HeartbeatTimeout(_)
-        | CloseReason::TooSlow(_)
-        | CloseReason::TooManySessions(_)
-        | CloseReason::TooManyRooms(_)
-        | CloseReason::Busy
-        | CloseReason::LogUnavailable
-        | CloseReason::LogFull
-        | CloseReason::RoomRestarted
+        Remedy::SendLess => 4413,
+        Remedy::AskOperator => 4422,
+        Remedy::ComeBackElsewhere => code::RESTART,
         // Its application may have put a new token into its parameters; if not, 4401 follows.
-        | CloseReason::TokenExpired
-        | CloseReason::IncompleteUpdate(_) => code::TRY_AGAIN,
+        Remedy::ComeBack | Remedy::NewToken => code::TRY_AGAIN,
     };
     let mut close = Close::new(code, reason.to_string());
     if code == code::RESTART {

@@ -133,7 +133,12 @@ function copyLink(kind: Kind, text: string, update: Uint8Array): HTMLElement {
 }
 
 /** Refusals that another token can help against. */
-const NEEDS_TOKEN: ReadonlySet<string> = new Set(['UNAUTHENTICATED', 'TOKEN_EXPIRED', 'FORBIDDEN']);
+const NEEDS_TOKEN: ReadonlySet<string> = new Set([
+  'UNAUTHENTICATED',
+  'TOKEN_EXPIRED',
+  'TOKEN_REVOKED',
+  'FORBIDDEN',
+]);
 
 export function banner(
   session: DocumentSession,

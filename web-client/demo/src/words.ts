@@ -92,6 +92,7 @@ export function refusal(closed: Closed): Refusal {
   switch (closed.reason) {
     case 'UNAUTHENTICATED':
     case 'TOKEN_EXPIRED':
+    case 'TOKEN_REVOKED':
       return {
         short: 'a token is needed',
         title: 'This document needs an access token',

@@ -142,7 +142,8 @@ pub(super) fn head(address: &[u8]) -> Bytes {
 /// "You are authenticated", with what the client may do.
 pub(super) fn authenticated(access: Access) -> Bytes {
     let scope: &[u8] = match access {
-        Access::Read => b"readonly",
+        // Who may only comment is shown the document as somebody who may only read.
+        Access::Read | Access::Comment => b"readonly",
         Access::Write | Access::Admin => b"read-write",
     };
     let mut out = BytesMut::from(&[2, 2][..]);

@@ -34,7 +34,7 @@ use super::{
     yjs,
 };
 use crate::{
-    session::CloseReason,
+    session::{CloseReason, Remedy},
     time::{self, Instant},
 };
 
@@ -308,34 +308,14 @@ impl Dialect for Hocuspocus {
 
 /// What the end of a session says to a client that goes on with other documents.
 fn verdict(reason: &CloseReason) -> Verdict {
-    match reason {
-        CloseReason::BadDocumentId(_)
-        | CloseReason::UnsupportedProtocolVersion(_)
-        | CloseReason::Unauthenticated
-        | CloseReason::Forbidden
-        | CloseReason::TokenExpired
-        | CloseReason::SubjectChanged
-        | CloseReason::WriteDenied
-        | CloseReason::EpochMismatch
-        | CloseReason::DocumentCorrupt
-        | CloseReason::Quarantined => Verdict::Denied,
-        CloseReason::NotJoined
-        | CloseReason::AlreadyJoined
-        | CloseReason::MalformedFrame(_)
-        | CloseReason::MessageTooLarge(_)
-        | CloseReason::MalformedUpdate(_)
-        | CloseReason::PoisonousUpdate
-        | CloseReason::UpdateTooLarge { .. } => Verdict::Closed,
-        CloseReason::JoinTimeout(_)
-        | CloseReason::HeartbeatTimeout(_)
-        | CloseReason::TooSlow(_)
-        | CloseReason::TooManySessions(_)
-        | CloseReason::TooManyRooms(_)
-        | CloseReason::Busy
-        | CloseReason::Draining
-        | CloseReason::LogUnavailable
-        | CloseReason::LogFull
-        | CloseReason::RoomRestarted
-        | CloseReason::IncompleteUpdate(_) => Verdict::ComeBack,
+    match reason.remedy() {
+        Remedy::AskOtherwise
+        | Remedy::Authenticate
+        | Remedy::NewToken
+        | Remedy::GetPermission
+        | Remedy::Fork
+        | Remedy::AskOperator => Verdict::Denied,
+        Remedy::MendClient | Remedy::SendLess => Verdict::Closed,
+        Remedy::ComeBack | Remedy::ComeBackElsewhere => Verdict::ComeBack,
     }
 }
