@@ -180,6 +180,12 @@ impl Principal {
         Self(Arc::from(""))
     }
 
+    /// Whether it is somebody without credentials.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes `name` as a principal; `None` when it is longer than [`Self::BYTES_MAX`].
     #[must_use]
     pub fn new(name: &str) -> Option<Self> {

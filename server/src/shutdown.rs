@@ -76,6 +76,17 @@ impl Tasks {
     }
 }
 
+/// Runs `work`, which takes long and which this task waits for, here; where there are several threads,
+/// the other tasks of this one go on elsewhere meanwhile.
+pub fn while_others_go_on<T>(work: impl FnOnce() -> T) -> T {
+    let flavor = tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor());
+    if matches!(flavor, Ok(tokio::runtime::RuntimeFlavor::MultiThread)) {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
+    }
+}
+
 /// Runs `work`, which takes long and which nobody waits for, on a thread of its own with a low
 /// priority: where processors are few, it does not take them from those who serve.
 ///

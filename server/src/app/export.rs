@@ -15,7 +15,7 @@ use super::{
     place::{self, Place},
     remote::Address,
 };
-use crate::{crdt::Document, exchange, ids::DocumentId, log::UpdateLog};
+use crate::{exchange, ids::DocumentId, log::UpdateLog};
 
 /// How many documents are asked for at a time.
 const PAGE: u32 = 1000;
@@ -176,9 +176,7 @@ impl From {
             Self::Log(log) => {
                 let loaded = log.load(document).await?;
                 let loaded = loaded.ok_or_else(|| format!("there is no document {document}"))?;
-                let checkpoint = loaded.checkpoint.as_ref().map(|checkpoint| &checkpoint.state[..]);
-                let tail = loaded.tail.iter().map(|record| &record.update[..]);
-                Ok(Document::load(checkpoint, tail)?.state()?.into())
+                Ok(exchange::open(&loaded)?.state()?.into())
             }
             Self::Server(address, _) => {
                 let opened = address.open(document.as_str(), Access::Read).await?;

@@ -286,7 +286,7 @@ impl Remote<'_> {
                 Event::Sync { update: state, .. } if document.is_none() => {
                     validate::update(&state)
                         .map_err(|source| Refusal::Malformed { source, hint: "" })?;
-                    document = Some(Document::load(None, [&state[..]])?);
+                    document = Some(Document::of(&state)?);
                     let sent = match update {
                         Some(update) => sender.update(1, update.clone()).await,
                         None => sender.leave().await,

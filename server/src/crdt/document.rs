@@ -12,17 +12,20 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use yrs::{
-    Doc, OffsetKind, Options, ReadTxn, StateVector, Transact, TransactionMut, Update,
+    Doc, IdSet, OffsetKind, Options, ReadTxn, StateVector, Transact, TransactionMut, Update,
     block::{ClientID, ID},
     encoding::write::Write as _,
     updates::decoder::Decode,
 };
 
 use super::{
-    canonical,
-    error::{Fault, Incomplete},
-    validate::{self, ClockRange, Malformed, Scan},
+    canonical, checkpoint,
+    error::{Fault, Incomplete, Rejection},
+    outline::{Outline, Plan, Quotas, Strictness},
+    owners::{Author, Owners},
+    validate::{self, ClockRange, Malformed, Scan, Visit},
 };
+use crate::ids::Principal;
 
 /// How many logged updates are replayed in one transaction. One by one or all at once are slower: a
 /// document of 260 000 keystrokes takes 312 ms at 100, 406 ms at 1 and 515 ms at 10 000.
@@ -31,8 +34,11 @@ const REPLAY_UPDATES: usize = 100;
 /// One document in memory. It belongs to one owner and never waits.
 pub struct Document {
     doc: Doc,
-    /// The next clock of each client, kept beside yrs so that checks need no transaction.
-    known: HashMap<u64, u32>,
+    /// What is in it and where, kept beside yrs. After a check it is ahead of yrs by the batch.
+    outline: Outline,
+    owners: Owners,
+    /// What is deleted in it, if it was looked at since the last batch.
+    deleted: Option<IdSet>,
     /// Where the observer puts the event of a transaction.
     event: Arc<Mutex<Option<Vec<u8>>>>,
 }
@@ -43,10 +49,12 @@ pub struct Batch {
     updates: Vec<Bytes>,
     /// The structs that the document does not have yet.
     news: Vec<ClockRange>,
-    /// For each client that advances, its next clock before and after the batch.
-    advances: HashMap<u64, (u32, u32)>,
+    /// For each client that advances, its next clock before the batch.
+    before: HashMap<u64, u32>,
     /// The size of the updates in bytes.
     bytes: usize,
+    /// What it costs to apply, in structs that yrs looks at, about.
+    work: u64,
 }
 
 impl Batch {
@@ -67,11 +75,39 @@ impl Batch {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+
+    /// What it costs to apply, in structs that yrs looks at, about: at most 200 ns each.
+    #[must_use]
+    pub fn work(&self) -> u64 {
+        self.work
+    }
+}
+
+/// From whom an update comes, and what they may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// Who.
+    pub author: Author,
+    /// The only root that they may change; `None` for all.
+    pub only_root: Option<&'a str>,
+    /// How much there may be.
+    pub quotas: &'a Quotas,
+    /// The update answers a state vector, and has the deletions of the whole document in it.
+    pub is_difference: bool,
+}
+
+/// An update from the log, and who wrote it.
+#[derive(Clone, Copy, Debug)]
+pub struct Logged<'a> {
+    /// Who.
+    pub author: &'a Principal,
+    /// yrs v1 update.
+    pub update: &'a [u8],
 }
 
 impl fmt::Debug for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Document").field("clients", &self.known.len()).finish_non_exhaustive()
+        f.debug_struct("Document").field("clients", &self.outline.clients()).finish_non_exhaustive()
     }
 }
 
@@ -85,11 +121,11 @@ impl Document {
     /// An empty document.
     #[must_use]
     pub fn new() -> Self {
-        Self::watched(plain_doc(), HashMap::new())
+        Self::watched(plain_doc(), Outline::default(), Owners::default())
     }
 
-    /// Takes over `doc`, which nobody watches yet and which has the state vector `known`.
-    fn watched(doc: Doc, known: HashMap<u64, u32>) -> Self {
+    /// Takes over `doc`, which nobody watches yet and of which `outline` tells.
+    fn watched(doc: Doc, outline: Outline, owners: Owners) -> Self {
         let event = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&event);
         // Fails only while a transaction is open, and there is none.
@@ -97,124 +133,196 @@ impl Document {
             *slot.lock() = Some(event.update.clone());
         });
         debug_assert!(observed.is_ok());
-        Self { doc, known, event }
+        Self { doc, outline, owners, deleted: None, event }
     }
 
-    /// A document from a checkpoint (yrs v2 update) and the updates after it (yrs v1), which all
-    /// come from our own log.
+    /// A document from a checkpoint (as [`Self::checkpoint`] makes it) and the updates after it, which
+    /// all come from our own log.
     ///
     /// # Errors
     ///
     /// yrs panics or refuses, or something is left pending.
     pub fn load<'a>(
         checkpoint: Option<&[u8]>,
-        tail: impl IntoIterator<Item = &'a [u8]>,
+        tail: impl IntoIterator<Item = Logged<'a>, IntoIter: Clone>,
     ) -> Result<Self, Fault> {
-        guarded(move || {
-            // Not watched yet: nobody wants the events of the replay.
-            let doc = plain_doc();
-            if let Some(state) = checkpoint {
-                let update = Update::decode_v2(state).map_err(fault)?;
-                doc.transact_mut().apply_update(update).map_err(fault)?;
-            }
-            let mut tail = tail.into_iter().peekable();
-            while tail.peek().is_some() {
-                let mut txn = doc.transact_mut();
-                for update in tail.by_ref().take(REPLAY_UPDATES) {
-                    let update = Update::decode_v1(update).map_err(fault)?;
-                    txn.apply_update(update).map_err(fault)?;
+        let tail = tail.into_iter();
+        let (owners, state) = match checkpoint {
+            Some(checkpoint) => checkpoint::open(checkpoint).map_err(fault)?,
+            None => (&[][..], &[][..]),
+        };
+        let state = (!state.is_empty()).then_some(state);
+        let doc = replayed(state, tail.clone().map(|logged| logged.update))?;
+        let encoded = guarded(|| Ok(whole(&doc)))?;
+        let mut outline = Outline::default();
+        let plan = outline.plan(&encoded, Strictness::Own).map_err(fault)?;
+        outline.carry_out(plan);
+        let mut owners = Owners::decode(owners).map_err(fault)?;
+        for Logged { author, update } in tail {
+            let author = owners.author(author);
+            if author != Author::NOBODY {
+                // Read a second time, which yrs has just done with success.
+                for run in validate::update(update).map_err(fault)?.structs {
+                    owners.claim(run.client, author);
                 }
             }
-            let txn = doc.transact();
-            // Only what was complete has been logged, so that nothing may wait for anything.
-            if txn.has_missing_updates() {
-                return Err(Fault::new("updates in the log depend on others that are not there"));
-            }
-            let known = txn.state_vector().iter().map(|(id, clock)| (id.get(), *clock)).collect();
-            drop(txn);
-            Ok(Self::watched(doc, known))
-        })
+        }
+        Ok(Self::watched(doc, outline, owners))
+    }
+
+    /// A document that is `state` (yrs v1), which nobody owns.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn of(state: &[u8]) -> Result<Self, Fault> {
+        let nobody = Principal::anonymous();
+        Self::load(None, [Logged { author: &nobody, update: state }])
+    }
+
+    /// The number of somebody who writes, for [`Terms`].
+    pub fn author(&mut self, principal: &Principal) -> Author {
+        self.owners.author(principal)
+    }
+
+    /// How many structs there are, at most.
+    #[must_use]
+    pub fn structs(&self) -> usize {
+        self.outline.structs()
     }
 
     /// Checks an update (yrs v1, and what [`validate::update`] said of it) against the document and
     /// the updates that are already in `batch`, and adds it. Returns whether it may bring something:
     /// an update whose structs are all known and that deletes nothing is left out.
     ///
+    /// A batch to which something was added has to be applied; else the document must be thrown away.
+    ///
     /// # Errors
     ///
-    /// The update cannot be taken; the batch is as it was.
+    /// In the inner result, why the update cannot be taken; the batch is as it was. In the outer one,
+    /// yrs panicked.
     pub fn check(
-        &self,
+        &mut self,
         batch: &mut Batch,
         update: &Bytes,
         scan: &Scan,
-    ) -> Result<bool, Incomplete> {
-        let mut advances: smallvec::SmallVec<[(u64, u32); 2]> = smallvec::SmallVec::new();
-        let next = |advances: &[(u64, u32)], client| {
-            let within = advances.iter().rev().find(|(other, _)| *other == client);
-            within.map_or_else(|| self.next_clock(batch, client), |(_, clock)| *clock)
+        terms: Terms<'_>,
+    ) -> Result<Result<bool, Rejection>, Fault> {
+        let plan = match self.judge(update, scan, terms) {
+            Ok(None) => return Ok(Ok(false)),
+            Ok(Some(plan)) => plan,
+            Err(rejection) => return Ok(Err(rejection)),
         };
+        if scan.deletes
+            && let Some(root) = terms.only_root
+            && !self.deletes_only(update, root, terms.is_difference)?
+        {
+            return Ok(Err(Rejection::NoComment));
+        }
+        for run in plan.news() {
+            batch.before.entry(run.client).or_insert(run.start);
+            batch.news.push(run);
+            self.owners.claim(run.client, terms.author);
+        }
+        batch.work += plan.work() + scan.parts as u64;
+        self.outline.carry_out(plan);
+        batch.bytes += update.len();
+        batch.updates.push(update.clone());
+        Ok(Ok(true))
+    }
+
+    /// What an update adds; `None` for nothing.
+    fn judge<'a>(
+        &self,
+        update: &'a [u8],
+        scan: &Scan,
+        terms: Terms<'_>,
+    ) -> Result<Option<Plan<'a>>, Rejection> {
+        let mut brings = false;
+        // As far as the update itself goes: what it has of each client, one run after the other.
+        let mut ends = super::by_client::ByClient::default();
         for run in &scan.structs {
-            let clock = next(&advances, run.client);
+            let clock = ends.get(run.client).copied();
+            let clock = clock.unwrap_or_else(|| self.outline.clock(run.client));
             if run.start > clock {
-                return Err(Incomplete { client: run.client, clock });
+                return Err(Incomplete { client: run.client, clock }.into());
             }
             if run.end > clock {
-                advances.push((run.client, run.end));
+                brings = true;
+                if !self.owners.may_write(run.client, terms.author) {
+                    return Err(Rejection::Taken(run.client));
+                }
+                match ends.get_mut(run.client) {
+                    Some(end) => *end = run.end,
+                    None => ends.add(run.client, run.end),
+                }
             }
         }
         for (client, clock) in &scan.needs {
-            if *clock >= next(&advances, *client) {
-                return Err(Incomplete { client: *client, clock: *clock });
+            let end = ends.get(*client).copied();
+            if *clock >= end.unwrap_or_else(|| self.outline.clock(*client)) {
+                return Err(Incomplete { client: *client, clock: *clock }.into());
             }
         }
-        if advances.is_empty() && !scan.deletes {
-            return Ok(false);
+        if !brings {
+            return Ok(scan.deletes.then(Plan::default));
         }
-        self.admit(batch, scan, &advances);
-        batch.bytes += update.len();
-        batch.updates.push(update.clone());
-        Ok(true)
+        let plan = self.outline.plan(update, Strictness::Client(terms.quotas))?;
+        if terms.only_root.is_some_and(|root| !self.outline.is_within(&plan, root)) {
+            return Err(Rejection::NoComment);
+        }
+        Ok(Some(plan))
     }
 
-    /// Whether the document, with the updates that are already in `batch`, has everything that an
-    /// update brings (yrs v1, and what [`validate::update`] said of it): its structs, and its
-    /// deletions. Where there are deletions and nothing else it takes a walk over the document.
+    /// Whether what an update deletes is in this root. A difference may have what is deleted already.
+    fn deletes_only(
+        &mut self,
+        update: &[u8],
+        root: &str,
+        is_difference: bool,
+    ) -> Result<bool, Fault> {
+        let mut outside = IdSet::new();
+        let outline = &self.outline;
+        let walked = validate::walk(update, &mut |visit| {
+            if let Visit::Deletion(range) = visit {
+                outline.outside(range, root, &mut |ClockRange { client, start, end }| {
+                    outside.insert(ID::new(ClientID::new(client), start), end - start);
+                });
+            }
+            Ok::<(), Malformed>(())
+        });
+        walked.map_err(fault)?;
+        if outside.is_empty() {
+            return Ok(true);
+        }
+        Ok(is_difference && outside.diff(self.deleted()?).is_empty())
+    }
+
+    /// What is deleted: a walk over the document, once for each batch.
+    fn deleted(&mut self) -> Result<&IdSet, Fault> {
+        let deleted = match self.deleted.take() {
+            Some(deleted) => deleted,
+            None => guarded(|| Ok(self.doc.transact().snapshot().delete_set))?,
+        };
+        Ok(self.deleted.insert(deleted))
+    }
+
+    /// Whether the document, with the updates that were checked since, has everything that an update
+    /// brings (yrs v1, and what [`validate::update`] said of it): its structs, and its deletions.
     ///
     /// # Errors
     ///
     /// yrs panics or refuses.
-    pub fn contains(&self, batch: &Batch, update: &[u8], scan: &Scan) -> Result<bool, Fault> {
+    pub fn contains(&mut self, update: &[u8], scan: &Scan) -> Result<bool, Fault> {
         let mut structs = scan.structs.iter();
-        if !structs.all(|run| run.end <= self.next_clock(batch, run.client)) {
+        if !structs.all(|run| run.end <= self.outline.clock(run.client)) {
             return Ok(false);
         }
         if !scan.deletes {
             return Ok(true);
         }
-        guarded(|| {
-            let update = Update::decode_v1(update).map_err(fault)?;
-            let deleted = self.doc.transact().snapshot().delete_set;
-            Ok(update.delete_set().diff(&deleted).is_empty())
-        })
-    }
-
-    fn admit(&self, batch: &mut Batch, scan: &Scan, advances: &[(u64, u32)]) {
-        for run in &scan.structs {
-            let start = run.start.max(self.next_clock(batch, run.client));
-            if start < run.end {
-                batch.news.push(ClockRange { start, ..*run });
-            }
-        }
-        for (client, end) in advances {
-            let before = self.known.get(client).copied().unwrap_or(0);
-            batch.advances.entry(*client).or_insert((before, before)).1 = *end;
-        }
-    }
-
-    fn next_clock(&self, batch: &Batch, client: u64) -> u32 {
-        let ahead = batch.advances.get(&client).map(|(_, after)| *after);
-        ahead.or_else(|| self.known.get(&client).copied()).unwrap_or(0)
+        let update = guarded(|| Update::decode_v1(update).map_err(fault))?;
+        Ok(update.delete_set().diff(self.deleted()?).is_empty())
     }
 
     /// Applies the batch in one transaction and returns its effect as one yrs v1 update; `None` when
@@ -224,6 +332,7 @@ impl Document {
     ///
     /// yrs panicked, or did not do what it said. The document must be thrown away and loaded anew.
     pub fn apply(&mut self, batch: &Batch) -> Result<Option<Bytes>, Fault> {
+        self.deleted = None;
         guarded(|| {
             self.event.lock().take();
             let mut txn = self.doc.transact_mut();
@@ -246,9 +355,6 @@ impl Document {
             drop(txn);
             Ok(())
         })?;
-        for (client, (_, after)) in &batch.advances {
-            self.known.insert(*client, *after);
-        }
         Ok(self.event.lock().take().map(Bytes::from))
     }
 
@@ -262,12 +368,12 @@ impl Document {
     #[must_use]
     pub fn state_vector_before(&self, batch: &Batch) -> Bytes {
         self.encode_state_vector(|client, clock| {
-            batch.advances.get(&client).map_or(clock, |(before, _)| *before)
+            batch.before.get(&client).copied().unwrap_or(clock)
         })
     }
 
     fn encode_state_vector(&self, clock: impl Fn(u64, u32) -> u32) -> Bytes {
-        let entries = self.known.iter().map(|(client, now)| (*client, clock(*client, *now)));
+        let entries = self.outline.clocks().map(|(client, now)| (client, clock(client, now)));
         let mut entries: Vec<_> = entries.filter(|(_, clock)| *clock > 0).collect();
         // In the order that Yjs writes: the same document has the same bytes.
         entries.sort_unstable_by_key(|(client, _)| Reverse(*client));
@@ -286,7 +392,7 @@ impl Document {
     ///
     /// yrs panicked.
     pub fn state(&self) -> Result<Bytes, Fault> {
-        guarded(|| Ok(self.doc.transact().encode_diff_v1(&StateVector::default()).into()))
+        guarded(|| Ok(whole(&self.doc).into()))
     }
 
     /// What somebody with this state vector (yrs v1, checked here) lacks, as one yrs v1 update. It
@@ -305,34 +411,61 @@ impl Document {
         guarded(|| Ok(Ok(self.doc.transact().encode_diff_v1(&vector).into())))
     }
 
-    /// A checkpoint: the whole document as a yrs v2 update.
+    /// What a checkpoint is made of, for [`faithful_checkpoint`].
     ///
     /// # Errors
     ///
     /// yrs panicked.
-    pub fn checkpoint(&self) -> Result<Bytes, Fault> {
-        guarded(|| Ok(self.doc.transact().encode_diff_v2(&StateVector::default()).into()))
+    pub fn checkpoint_parts(&self) -> Result<CheckpointParts, Fault> {
+        Ok(CheckpointParts { state: self.state()?, owners: self.owners.encode() })
     }
 }
 
-/// A checkpoint (yrs v2) of the document that `state` (yrs v1) is, if it reproduces it: loaded into a
-/// fresh document, it must encode to what `state` does; else `None`.
+#[cfg(test)]
+impl Document {
+    /// What is in it and where.
+    pub(super) fn outline(&self) -> &Outline {
+        &self.outline
+    }
+}
+
+/// What a checkpoint is made of.
+#[derive(Clone, Debug)]
+pub struct CheckpointParts {
+    state: Bytes,
+    /// Whose its client ids are.
+    owners: Bytes,
+}
+
+impl CheckpointParts {
+    /// The whole document as one yrs v1 update.
+    #[must_use]
+    pub fn state(&self) -> &Bytes {
+        &self.state
+    }
+}
+
+/// A checkpoint, for [`Document::load`], if it reproduces its document: loaded into a fresh one, it
+/// must encode to what the document does; else `None`.
 ///
 /// # Errors
 ///
 /// yrs panics or refuses.
-pub fn faithful_checkpoint(state: &[u8]) -> Result<Option<Bytes>, Fault> {
-    let checkpoint = Document::load(None, [state])?.checkpoint()?;
-    Ok(is_faithful(&checkpoint, state)?.then_some(checkpoint))
+pub fn faithful_checkpoint(parts: &CheckpointParts) -> Result<Option<Bytes>, Fault> {
+    let CheckpointParts { state, owners } = parts;
+    let doc = replayed(None, [&state[..]])?;
+    let compact = guarded(|| Ok(doc.transact().encode_diff_v2(&StateVector::default())))?;
+    let is_faithful = is_faithful(&compact, state)?;
+    Ok(is_faithful.then(|| checkpoint::seal(owners, compact.into())))
 }
 
-/// Whether `checkpoint` (yrs v2) and `state` (yrs v1) are one document. Both go through a fresh
+/// Whether `compact` (yrs v2) and `state` (yrs v1) are one document. Both go through a fresh
 /// document, because the same content can be divided into structs differently.
-fn is_faithful(checkpoint: &[u8], state: &[u8]) -> Result<bool, Fault> {
-    let reloaded = Document::load(Some(checkpoint), [])?.state()?;
-    Ok(canonical::same(&reloaded, state).map_err(fault)? || {
-        canonical::same(&reloaded, &Document::load(None, [state])?.state()?).map_err(fault)?
-    })
+fn is_faithful(compact: &[u8], state: &[u8]) -> Result<bool, Fault> {
+    let doc = replayed(Some(compact), [])?;
+    let reloaded = guarded(|| Ok(whole(&doc)))?;
+    Ok(canonical::same(&reloaded, state).map_err(fault)?
+        || canonical::same(&reloaded, &settled(state)?).map_err(fault)?)
 }
 
 /// Whether two whole documents (yrs v1) have the same content and the same history, although they may
@@ -342,8 +475,44 @@ fn is_faithful(checkpoint: &[u8], state: &[u8]) -> Result<bool, Fault> {
 ///
 /// yrs panics or refuses.
 pub fn is_same(one: &[u8], other: &[u8]) -> Result<bool, Fault> {
-    let settled = |state| Document::load(None, [state])?.state();
     canonical::same(&settled(one)?, &settled(other)?).map_err(fault)
+}
+
+/// The document `state` (yrs v1) as yrs encodes it.
+fn settled(state: &[u8]) -> Result<Vec<u8>, Fault> {
+    let doc = replayed(None, [state])?;
+    guarded(|| Ok(whole(&doc)))
+}
+
+fn whole(doc: &Doc) -> Vec<u8> {
+    doc.transact().encode_diff_v1(&StateVector::default())
+}
+
+/// A document of `state` (yrs v2) and updates (yrs v1), which nobody watches.
+fn replayed<'a>(
+    state: Option<&[u8]>,
+    updates: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Doc, Fault> {
+    guarded(move || {
+        let doc = plain_doc();
+        if let Some(state) = state {
+            let update = Update::decode_v2(state).map_err(fault)?;
+            doc.transact_mut().apply_update(update).map_err(fault)?;
+        }
+        let mut updates = updates.into_iter().peekable();
+        while updates.peek().is_some() {
+            let mut txn = doc.transact_mut();
+            for update in updates.by_ref().take(REPLAY_UPDATES) {
+                let update = Update::decode_v1(update).map_err(fault)?;
+                txn.apply_update(update).map_err(fault)?;
+            }
+        }
+        // Only what was complete has been logged, so that nothing may wait for anything.
+        if doc.transact().has_missing_updates() {
+            return Err(Fault::new("updates in the log depend on others that are not there"));
+        }
+        Ok(doc)
+    })
 }
 
 fn plain_doc() -> Doc {
@@ -407,8 +576,28 @@ mod tests {
         root.get_string(&document.doc.transact())
     }
 
-    fn check(document: &Document, batch: &mut Batch, update: &Bytes) -> Result<bool, Incomplete> {
-        document.check(batch, update, &validate::update(update).unwrap())
+    const ANYBODY: Terms<'static> = Terms {
+        author: Author::NOBODY,
+        only_root: None,
+        quotas: &Quotas::NONE,
+        is_difference: false,
+    };
+
+    fn check_as(
+        document: &mut Document,
+        batch: &mut Batch,
+        update: &Bytes,
+        terms: Terms<'_>,
+    ) -> Result<bool, Rejection> {
+        document.check(batch, update, &validate::update(update).unwrap(), terms).unwrap()
+    }
+
+    fn check(
+        document: &mut Document,
+        batch: &mut Batch,
+        update: &Bytes,
+    ) -> Result<bool, Rejection> {
+        check_as(document, batch, update, ANYBODY)
     }
 
     fn take(document: &mut Document, updates: &[Bytes]) -> Option<Bytes> {
@@ -439,7 +628,7 @@ mod tests {
         let mut document = Document::new();
         take(&mut document, std::slice::from_ref(&update));
         let mut batch = Batch::default();
-        assert_eq!(check(&document, &mut batch, &update), Ok(false));
+        assert_eq!(check(&mut document, &mut batch, &update), Ok(false));
         assert!(batch.is_empty());
     }
 
@@ -449,21 +638,21 @@ mod tests {
         let mut document = Document::new();
         let typed = editor.insert(0, "hello");
         let removed = editor.edit(|root, txn| root.remove_range(txn, 1, 2));
-        let contains = |document: &Document, update: &Bytes| {
+        let contains = |document: &mut Document, update: &Bytes| {
             let scan = validate::update(update).unwrap();
-            document.contains(&Batch::default(), update, &scan).unwrap()
+            document.contains(update, &scan).unwrap()
         };
         take(&mut document, std::slice::from_ref(&typed));
-        assert!(contains(&document, &typed));
-        assert!(!contains(&document, &removed), "a deletion that is not there yet");
+        assert!(contains(&mut document, &typed));
+        assert!(!contains(&mut document, &removed), "a deletion that is not there yet");
         take(&mut document, std::slice::from_ref(&removed));
         let whole = document.diff(&document.state_vector()).unwrap().unwrap();
         assert!(whole.len() > 2, "it has the deletions in it");
-        assert!(contains(&document, &whole));
-        assert!(contains(&document, &Bytes::from_static(&[0, 0])));
+        assert!(contains(&mut document, &whole));
+        assert!(contains(&mut document, &Bytes::from_static(&[0, 0])));
         let more = editor.edit(|root, txn| root.remove_range(txn, 0, 1));
-        assert!(!contains(&document, &more));
-        assert!(!contains(&document, &editor.insert(0, "x")));
+        assert!(!contains(&mut document, &more));
+        assert!(!contains(&mut document, &editor.insert(0, "x")));
     }
 
     #[test]
@@ -478,12 +667,15 @@ mod tests {
         let mut document = Document::new();
         let mut batch = Batch::default();
         for update in [&second, &deletion, &reply] {
-            let refused = check(&document, &mut batch, update);
-            assert!(matches!(refused, Err(Incomplete { client: 1, .. })), "{refused:?}");
+            let refused = check(&mut document, &mut batch, update);
+            assert!(matches!(
+                    refused,
+                    Err(Rejection::Incomplete(Incomplete { client: 1, .. }))
+                ), "{refused:?}");
         }
         // What is earlier in the same batch counts.
         for update in [&first, &reply, &second, &deletion] {
-            assert_eq!(check(&document, &mut batch, update), Ok(true));
+            assert_eq!(check(&mut document, &mut batch, update), Ok(true));
         }
         document.apply(&batch).unwrap();
         assert_eq!(content(&document).len(), 2);
@@ -495,8 +687,11 @@ mod tests {
         let (first, _, third) =
             (editor.insert(0, "a"), editor.insert(1, "b"), editor.insert(2, "c"));
         let with_gap = yrs::merge_updates_v1([&first[..], &third[..]]).unwrap();
-        let refused = check(&Document::new(), &mut Batch::default(), &with_gap.into());
-        assert!(matches!(refused, Err(Incomplete { client: 1, .. })), "{refused:?}");
+        let refused = check(&mut Document::new(), &mut Batch::default(), &with_gap.into());
+        assert!(matches!(
+                    refused,
+                    Err(Rejection::Incomplete(Incomplete { client: 1, .. }))
+                ), "{refused:?}");
     }
 
     #[test]
@@ -507,15 +702,15 @@ mod tests {
         let replica = document.state().unwrap();
         let before = document.state_vector();
         let mut batch = Batch::default();
-        check(&document, &mut batch, &editor.insert(1, "b")).unwrap();
-        check(&document, &mut batch, &Editor::new(9).insert(0, "c")).unwrap();
+        check(&mut document, &mut batch, &editor.insert(1, "b")).unwrap();
+        check(&mut document, &mut batch, &Editor::new(9).insert(0, "c")).unwrap();
         document.apply(&batch).unwrap();
         assert_eq!(document.state_vector_before(&batch), before);
         let diff = document.diff(&before).unwrap().unwrap();
-        let mut other = Document::load(None, [&replica[..]]).unwrap();
+        let mut other = Document::of(&replica).unwrap();
         take(&mut other, &[diff]);
         assert_eq!(content(&other), content(&document));
-        assert_eq!(other.known, document.known);
+        assert_eq!(other.state_vector(), document.state_vector());
     }
 
     #[test]
@@ -528,16 +723,17 @@ mod tests {
             editor.insert(3, "é🙂"),
         ];
         take(&mut document, &updates);
-        let (checkpoint, state) = (document.checkpoint().unwrap(), document.state().unwrap());
-        assert_eq!(is_faithful(&checkpoint, &state), Ok(true));
-        assert_eq!(faithful_checkpoint(&state), Ok(Some(checkpoint.clone())));
+        let parts = document.checkpoint_parts().unwrap();
+        let state = parts.state();
+        let checkpoint = faithful_checkpoint(&parts).unwrap().unwrap();
+        assert_eq!(is_faithful(&checkpoint, state), Ok(true));
         let loaded = Document::load(Some(&checkpoint), []).unwrap();
         assert_eq!(content(&loaded), content(&document));
-        assert_eq!(loaded.known, document.known);
+        assert_eq!(loaded.state_vector(), document.state_vector());
         take(&mut document, &[editor.insert(0, "more")]);
         let newer = document.state().unwrap();
         assert_eq!(is_faithful(&checkpoint, &newer), Ok(false));
-        assert!(is_faithful(&checkpoint[1..], &state).is_err());
+        assert!(is_faithful(&checkpoint[1..], state).is_err());
     }
 
     #[test]
@@ -548,9 +744,9 @@ mod tests {
         let entries = (0..20).map(|key| (key.to_string(), yrs::Any::from(key)));
         let object = yrs::Any::from(entries.collect::<HashMap<_, _>>());
         yrs::Map::insert(&map, &mut txn, "object", object);
-        let state = txn.encode_update_v1();
+        let parts = CheckpointParts { state: txn.encode_update_v1().into(), owners: Bytes::new() };
         for _ in 0..10 {
-            assert!(faithful_checkpoint(&state).unwrap().is_some());
+            assert!(faithful_checkpoint(&parts).unwrap().is_some());
         }
     }
 
@@ -558,6 +754,6 @@ mod tests {
     fn a_log_with_a_hole_is_a_fault() {
         let mut editor = Editor::new(1);
         let (_, second) = (editor.insert(0, "a"), editor.insert(1, "b"));
-        assert!(Document::load(None, [&second[..]]).is_err());
+        assert!(Document::of(&second).is_err());
     }
 }

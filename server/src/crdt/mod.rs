@@ -3,15 +3,26 @@
 //! What we know of yrs 0.28 and build on: several updates applied in one transaction give one event,
 //! which is several times smaller than they are; `encode_diff` leaves out what is pending while
 //! `encode_state_as_update` panics over it; blocks behind a gap are integrated without a word; some
-//! well-formed input makes it panic. So bytes are checked in [`validate`] first, updates must be
-//! causally complete, panics are caught here and end the room, and nothing is ever pending.
+//! well-formed input makes it panic, overflow the stack, or search for minutes. So there is a wall in
+//! front of it: [`validate`] checks the bytes, `outline` what they mean in the document at hand,
+//! `owners` who may write under which client id; updates must be causally complete, panics are caught
+//! here and end the room, and nothing is ever pending.
 
+mod by_client;
 mod canonical;
+mod checkpoint;
 mod document;
 mod error;
+mod outline;
+mod owners;
 pub mod validate;
 
 pub use self::{
-    document::{Batch, Document, faithful_checkpoint, is_same},
-    error::{Fault, Incomplete},
+    document::{Batch, CheckpointParts, Document, Logged, Terms, faithful_checkpoint, is_same},
+    error::{Fault, Incomplete, Rejection},
+    outline::{Excess, Quotas, TYPE_DEPTH_MAX},
+    owners::Author,
 };
+
+#[cfg(test)]
+mod tests;

@@ -6,10 +6,12 @@
 //!
 //! An update is `clients, { structs, client, clock, struct.. }.., delete set`; numbers are unsigned
 //! LEB128. The grammar is that of `lib0` encoding version 1.
-
-use std::collections::{HashMap, HashSet};
+//!
+//! What can only be judged with the document at hand, `outline` does.
 
 use smallvec::SmallVec;
+
+use super::by_client::ByClient;
 
 /// The deepest nesting of a JSON-like value. Deeper ones overflow the stack of whoever walks them.
 pub const VALUE_DEPTH_MAX: usize = 64;
@@ -23,9 +25,6 @@ pub const CLIENT_ID_MAX: u64 = (1 << 53) - 1;
 
 /// The most clients in a state vector. A document with more has outgrown yrs as well.
 pub const STATE_VECTOR_CLIENTS_MAX: u64 = 100_000;
-
-/// From how many entries on a set is looked up by hash and no longer from end to end.
-const LINEAR_MAX: usize = 16;
 
 /// What is wrong with bytes from a client. For people and logs; it has no content in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +47,15 @@ pub struct ClockRange {
     pub end: u32,
 }
 
+/// One clock of one client: the name of what stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StructId {
+    /// Whose.
+    pub client: u64,
+    /// Which.
+    pub clock: u32,
+}
+
 /// What an update brings and what it needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
@@ -57,6 +65,50 @@ pub struct Scan {
     pub needs: SmallVec<[(u64, u32); 4]>,
     /// There are deletions in it.
     pub deletes: bool,
+    /// How many structs and ranges of deletions it is made of: what it costs to apply.
+    pub parts: usize,
+}
+
+/// A struct of an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Struct<'a> {
+    /// Its clocks.
+    pub(super) clocks: ClockRange,
+    /// What it is.
+    pub(super) kind: Kind,
+    /// Where it belongs.
+    pub(super) place: Place<'a>,
+}
+
+/// What a struct is, as far as anything depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Collected: only its clocks are left.
+    Collected,
+    /// Deleted: its place is known, its content is gone.
+    Deleted,
+    /// Text, or values: neighbours become one struct.
+    Run,
+    /// A shared type, which other structs can be in.
+    Type,
+    /// A subdocument.
+    Subdocument,
+    /// Anything else, which is one clock long.
+    Single,
+}
+
+/// Where a struct says that it belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place<'a> {
+    /// It was collected.
+    Nowhere,
+    /// Into the root with this name, which is created if it does not exist, for this key if it is a
+    /// map.
+    Root { name: &'a str, key: Option<&'a str> },
+    /// Into this shared type.
+    Within { id: StructId, key: Option<&'a str> },
+    /// To where its neighbours are, of which there is one at least.
+    Beside { left: Option<StructId>, right: Option<StructId> },
 }
 
 /// Checks a Yjs v1 update.
@@ -65,16 +117,75 @@ pub struct Scan {
 ///
 /// The first rule that is broken.
 pub fn update(bytes: &[u8]) -> Result<Scan, Malformed> {
-    let mut scanner = Scanner { cursor: Cursor { bytes, at: 0 }, needs: Needs::default() };
-    let mut structs = SmallVec::new();
-    let clients = scanner.cursor.count(4, "more clients than bytes")?;
-    let mut seen = ClientSet::default();
-    for _ in 0..clients {
-        scanner.client_section(&mut seen, &mut structs)?;
+    let mut scan = Scan::default();
+    let mut needs = ByClient::default();
+    let mut count = 0;
+    walk(bytes, &mut |visit| {
+        match visit {
+            Visit::Struct(item) => {
+                count += 1;
+                let run = item.clocks;
+                match scan.structs.last_mut() {
+                    Some(last) if last.client == run.client && last.end == run.start => {
+                        last.end = run.end;
+                    }
+                    _ => scan.structs.push(run),
+                }
+                match item.place {
+                    Place::Nowhere | Place::Root { .. } => {}
+                    Place::Within { id, .. } => note(&mut needs, id),
+                    Place::Beside { left, right } => {
+                        left.into_iter().chain(right).for_each(|id| note(&mut needs, id));
+                    }
+                }
+            }
+            Visit::Deletion(ClockRange { client, end, .. }) => {
+                count += 1;
+                scan.deletes = true;
+                note(&mut needs, StructId { client, clock: end - 1 });
+            }
+        }
+        Ok(())
+    })?;
+    (scan.needs, scan.parts) = (needs.into_iter().collect(), count);
+    Ok(scan)
+}
+
+/// Notes the highest clock that is needed of a client.
+#[inline]
+fn note(needs: &mut ByClient<u32>, id: StructId) {
+    match needs.get_mut(id.client) {
+        Some(highest) => *highest = id.clock.max(*highest),
+        None => needs.add(id.client, id.clock),
     }
-    let deletes = scanner.delete_set()?;
-    scanner.cursor.end()?;
-    Ok(Scan { structs, needs: scanner.needs.list, deletes })
+}
+
+/// What is met on a walk through an update, in the order in which it stands there.
+pub(super) enum Visit<'a> {
+    /// A struct.
+    Struct(Struct<'a>),
+    /// A range of deletions, not empty.
+    Deletion(ClockRange),
+}
+
+/// Walks through a Yjs v1 update, and checks it on the way.
+///
+/// # Errors
+///
+/// The first rule that is broken, or what `visit` says.
+#[inline]
+pub(super) fn walk<'a, E: From<Malformed>>(
+    bytes: &'a [u8],
+    visit: &mut impl FnMut(Visit<'a>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut scanner = Scanner { cursor: Cursor { bytes, at: 0 } };
+    let clients = scanner.cursor.count(4, "more clients than bytes")?;
+    let mut seen = ByClient::default();
+    for _ in 0..clients {
+        scanner.client_section(&mut seen, visit)?;
+    }
+    scanner.delete_set(visit)?;
+    Ok(scanner.cursor.end()?)
 }
 
 /// Checks a Yjs v1 state vector and returns its entries, each client once.
@@ -88,13 +199,13 @@ pub fn state_vector(bytes: &[u8]) -> Result<Vec<(u64, u32)>, Malformed> {
     if count > STATE_VECTOR_CLIENTS_MAX {
         return Err(cursor.malformed("too many clients"));
     }
-    let mut seen = ClientSet::default();
+    let mut seen = ByClient::default();
     // Bounded by the bytes that are there: `count` was checked against them.
     let mut entries = Vec::new();
     for _ in 0..count {
         let client = cursor.client()?;
         let clock = cursor.clock()?;
-        if !seen.insert(client) {
+        if !add(&mut seen, client) {
             return Err(cursor.malformed("a client twice"));
         }
         entries.push((client, clock));
@@ -119,104 +230,113 @@ pub fn awareness_state(bytes: &[u8]) -> Result<(), Malformed> {
         .map_err(|error| Malformed { what: "not JSON", at: error.column() })
 }
 
-struct Scanner<'a> {
-    cursor: Cursor<'a>,
-    needs: Needs,
+/// Adds `client`, and says whether it was new.
+fn add(seen: &mut ByClient<()>, client: u64) -> bool {
+    let is_new = seen.get(client).is_none();
+    if is_new {
+        seen.add(client, ());
+    }
+    is_new
 }
 
-impl Scanner<'_> {
-    fn client_section(
+struct Scanner<'a> {
+    cursor: Cursor<'a>,
+}
+
+impl<'a> Scanner<'a> {
+    #[inline]
+    fn client_section<E: From<Malformed>>(
         &mut self,
-        seen: &mut ClientSet,
-        structs: &mut SmallVec<[ClockRange; 2]>,
-    ) -> Result<(), Malformed> {
+        seen: &mut ByClient<()>,
+        visit: &mut impl FnMut(Visit<'a>) -> Result<(), E>,
+    ) -> Result<(), E> {
         // The smallest struct has two bytes: a kind and a length.
         let count = self.cursor.count(2, "more structs than bytes")?;
         let client = self.cursor.client()?;
         let mut clock = self.cursor.clock()?;
         if count == 0 {
-            return Err(self.cursor.malformed("a client without structs"));
+            return Err(self.cursor.malformed("a client without structs").into());
         }
-        if !seen.insert(client) {
-            return Err(self.cursor.malformed("a client twice"));
+        if !add(seen, client) {
+            return Err(self.cursor.malformed("a client twice").into());
         }
-        let mut start = clock;
         for _ in 0..count {
-            let kind = self.cursor.byte()?;
-            let skip = kind == 10;
-            let length = if skip || kind == 0 {
-                self.cursor.var(CLOCK_MAX, "a length out of range")?
+            let byte = self.cursor.byte()?;
+            let skip = byte == 10;
+            let (kind, place, length) = if skip || byte == 0 {
+                let length = self.cursor.var(CLOCK_MAX, "a length out of range")?;
+                (Kind::Collected, Place::Nowhere, length)
             } else {
-                self.item(kind)?
+                self.item(byte)?
             };
             if length == 0 {
-                return Err(self.cursor.malformed("an empty struct"));
+                return Err(self.cursor.malformed("an empty struct").into());
             }
             let end = match u32::try_from(u64::from(clock) + length) {
                 Ok(end) if u64::from(end) < CLOCK_MAX => end,
-                _ => return Err(self.cursor.malformed("a clock out of range")),
+                _ => return Err(self.cursor.malformed("a clock out of range").into()),
             };
-            if skip {
-                // A gap: the structs around it are two runs.
-                push_run(structs, client, start, clock);
-                start = end;
+            // A gap is no struct: those around it are two runs.
+            if !skip {
+                let clocks = ClockRange { client, start: clock, end };
+                visit(Visit::Struct(Struct { clocks, kind, place }))?;
             }
             clock = end;
         }
-        push_run(structs, client, start, clock);
         Ok(())
     }
 
-    /// Reads an item of this kind and returns its length in clocks.
-    fn item(&mut self, kind: u8) -> Result<u64, Malformed> {
+    /// Reads an item that begins with this byte: what it is, where, and its length in clocks.
+    #[inline]
+    fn item(&mut self, byte: u8) -> Result<(Kind, Place<'a>, u64), Malformed> {
         let (origin, right_origin, has_key) =
-            (kind & 0x80 != 0, kind & 0x40 != 0, kind & 0x20 != 0);
-        if origin {
-            self.reference()?;
-        }
-        if right_origin {
-            self.reference()?;
-        }
-        if !origin && !right_origin {
-            match self.cursor.var(1, "a parent that is neither a root nor an item")? {
-                1 => drop(self.cursor.string()?),
-                _ => self.reference()?,
+            (byte & 0x80 != 0, byte & 0x40 != 0, byte & 0x20 != 0);
+        let left = if origin { Some(self.reference()?) } else { None };
+        let right = if right_origin { Some(self.reference()?) } else { None };
+        let place = if origin || right_origin {
+            Place::Beside { left, right }
+        } else {
+            let root = match self.cursor.var(1, "a parent that is neither a root nor an item")? {
+                1 => Ok(self.cursor.string()?),
+                _ => Err(self.reference()?),
+            };
+            let key = if has_key { Some(self.cursor.string()?) } else { None };
+            match root {
+                Ok(name) => Place::Root { name, key },
+                Err(id) => Place::Within { id, key },
             }
-            if has_key {
-                self.cursor.string()?;
-            }
-        }
-        match kind & 0x1f {
-            // Deleted.
-            1 => self.cursor.var(CLOCK_MAX, "a length out of range"),
+        };
+        let (kind, length) = match byte & 0x1f {
+            1 => (Kind::Deleted, self.cursor.var(CLOCK_MAX, "a length out of range")?),
             // Binary.
-            3 => self.cursor.blob().map(|_| 1),
+            3 => self.cursor.blob().map(|_| (Kind::Single, 1))?,
             // Text, whose length is counted in UTF-16 code units.
-            4 => self.cursor.string().map(utf16_length),
+            4 => (Kind::Run, utf16_length(self.cursor.string()?)),
             // Embed.
-            5 => self.cursor.json().map(|()| 1),
+            5 => self.cursor.json().map(|()| (Kind::Single, 1))?,
             // Format: a key and a value.
             6 => {
                 self.cursor.string()?;
-                self.cursor.json().map(|()| 1)
+                self.cursor.json().map(|()| (Kind::Single, 1))?
             }
-            7 => self.shared_type().map(|()| 1),
+            7 => self.shared_type().map(|()| (Kind::Type, 1))?,
             // Values, a clock each.
             8 => {
                 let count = self.cursor.count(1, "more values than bytes")?;
                 for _ in 0..count {
                     self.cursor.value(VALUE_DEPTH_MAX)?;
                 }
-                Ok(count)
+                (Kind::Run, count)
             }
             // Subdocument: a guid and its options.
             9 => {
                 self.cursor.string()?;
-                self.cursor.value(VALUE_DEPTH_MAX).map(|()| 1)
+                self.cursor.value(VALUE_DEPTH_MAX).map(|()| (Kind::Subdocument, 1))?
             }
             // 2 is JSON of Yjs before version 13, which yrs reads wrongly.
-            _ => Err(self.cursor.malformed("an unknown kind of content")),
-        }
+            _ => return Err(self.cursor.malformed("an unknown kind of content")),
+        };
+        Ok((kind, place, length))
     }
 
     fn shared_type(&mut self) -> Result<(), Malformed> {
@@ -230,48 +350,41 @@ impl Scanner<'_> {
         }
     }
 
-    fn delete_set(&mut self) -> Result<bool, Malformed> {
+    #[inline]
+    fn delete_set<E: From<Malformed>>(
+        &mut self,
+        visit: &mut impl FnMut(Visit<'a>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let clients = self.cursor.count(2, "more clients than bytes")?;
-        let mut seen = ClientSet::default();
-        let mut deletes = false;
+        let mut seen = ByClient::default();
         for _ in 0..clients {
             let client = self.cursor.client()?;
-            if !seen.insert(client) {
-                return Err(self.cursor.malformed("a client twice"));
+            if !add(&mut seen, client) {
+                return Err(self.cursor.malformed("a client twice").into());
             }
             let ranges = self.cursor.count(2, "more deletions than bytes")?;
             let mut free = 0;
             for _ in 0..ranges {
-                let start = u64::from(self.cursor.clock()?);
+                let start = self.cursor.clock()?;
                 let length = self.cursor.var(CLOCK_MAX, "a length out of range")?;
-                if length == 0 || start + length >= CLOCK_MAX {
-                    return Err(self.cursor.malformed("a deletion out of range"));
-                }
+                let end = match u32::try_from(u64::from(start) + length) {
+                    Ok(end) if length > 0 && u64::from(end) < CLOCK_MAX => end,
+                    _ => return Err(self.cursor.malformed("a deletion out of range").into()),
+                };
                 // Both write them sorted and merged, and yrs relies on it when it reads them.
                 if start < free {
-                    return Err(self.cursor.malformed("deletions that overlap"));
+                    return Err(self.cursor.malformed("deletions that overlap").into());
                 }
-                free = start + length;
-                deletes = true;
-            }
-            if let Some(last) = free.checked_sub(1) {
-                self.needs.note(client, u32::try_from(last).unwrap_or(u32::MAX));
+                free = end;
+                visit(Visit::Deletion(ClockRange { client, start, end }))?;
             }
         }
-        Ok(deletes)
-    }
-
-    fn reference(&mut self) -> Result<(), Malformed> {
-        let client = self.cursor.client()?;
-        let clock = self.cursor.clock()?;
-        self.needs.note(client, clock);
         Ok(())
     }
-}
 
-fn push_run(structs: &mut SmallVec<[ClockRange; 2]>, client: u64, start: u32, end: u32) {
-    if start < end {
-        structs.push(ClockRange { client, start, end });
+    #[inline]
+    fn reference(&mut self) -> Result<StructId, Malformed> {
+        Ok(StructId { client: self.cursor.client()?, clock: self.cursor.clock()? })
     }
 }
 
@@ -307,68 +420,6 @@ fn json(bytes: &[u8], at: usize) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// The highest clock needed of each client.
-#[derive(Default)]
-struct Needs {
-    list: SmallVec<[(u64, u32); 4]>,
-    /// The entry that was touched last: items of one client mostly refer to one client.
-    last: usize,
-    /// Client to index in `list`, kept once the list is long.
-    index: HashMap<u64, usize>,
-}
-
-impl Needs {
-    fn note(&mut self, client: u64, clock: u32) {
-        let known = match self.list.get(self.last) {
-            Some((last, _)) if *last == client => Some(self.last),
-            _ if self.list.len() <= LINEAR_MAX => {
-                self.list.iter().position(|(other, _)| *other == client)
-            }
-            _ => {
-                if self.index.is_empty() {
-                    self.index = self.list.iter().enumerate().map(|(i, (c, _))| (*c, i)).collect();
-                }
-                self.index.get(&client).copied()
-            }
-        };
-        self.last = known.unwrap_or_else(|| {
-            self.list.push((client, clock));
-            if !self.index.is_empty() {
-                self.index.insert(client, self.list.len() - 1);
-            }
-            self.list.len() - 1
-        });
-        if let Some((_, highest)) = self.list.get_mut(self.last) {
-            *highest = clock.max(*highest);
-        }
-    }
-}
-
-/// A set of client ids that allocates only when it gets long.
-#[derive(Default)]
-struct ClientSet {
-    list: SmallVec<[u64; LINEAR_MAX]>,
-    set: HashSet<u64>,
-}
-
-impl ClientSet {
-    /// Adds `client`, and says whether it was new.
-    fn insert(&mut self, client: u64) -> bool {
-        if !self.set.is_empty() {
-            return self.set.insert(client);
-        }
-        if self.list.contains(&client) {
-            return false;
-        }
-        if self.list.len() < LINEAR_MAX {
-            self.list.push(client);
-            return true;
-        }
-        self.set = self.list.iter().copied().collect();
-        self.set.insert(client)
-    }
-}
-
 /// What is left of bytes that are being read.
 pub(super) struct Cursor<'a> {
     pub(super) bytes: &'a [u8],
@@ -380,7 +431,7 @@ impl<'a> Cursor<'a> {
         Malformed { what, at: self.at }
     }
 
-    fn end(&self) -> Result<(), Malformed> {
+    pub(super) fn end(&self) -> Result<(), Malformed> {
         if self.at == self.bytes.len() { Ok(()) } else { Err(self.malformed("bytes at the end")) }
     }
 
@@ -638,14 +689,14 @@ mod tests {
 
     #[test]
     fn needs_keep_the_highest_clock_of_each_of_many_clients() {
-        let mut needs = Needs::default();
+        let mut needs = ByClient::default();
         for round in 0..3_u32 {
             for client in 0..100 {
-                needs.note(client, 10 - round);
+                note(&mut needs, StructId { client, clock: 10 - round });
             }
         }
-        assert_eq!(needs.list.len(), 100);
-        assert!(needs.list.iter().all(|(_, clock)| *clock == 10));
+        assert_eq!(needs.iter().len(), 100);
+        assert!(needs.iter().all(|(_, clock)| *clock == 10));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    crdt::{Fault, Incomplete, validate::Malformed},
+    crdt::{Fault, Incomplete, Rejection, validate::Malformed},
     ids::DocumentIdError,
     log::{AppendError, LoadError},
 };
@@ -81,6 +81,9 @@ pub enum Refusal {
          is complete, and store it again"
     )]
     Incomplete(#[from] Incomplete),
+    /// It cannot be a document for another reason.
+    #[error("{0}")]
+    Rejected(Rejection),
     /// It has more bytes than a document may have.
     #[error("{bytes} bytes, more than the limit of {bytes_max} ({key})")]
     TooLarge {
@@ -109,6 +112,18 @@ pub enum Refusal {
     /// The document of this name that is there cannot be read.
     #[error(transparent)]
     Load(#[from] LoadError),
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::Incomplete(incomplete) => incomplete.into(),
+            Rejection::Malformed(source) => Self::Malformed { source, hint: "" },
+            other @ (Rejection::Taken(_) | Rejection::NoComment | Rejection::Excess(_)) => {
+                Self::Rejected(other)
+            }
+        }
+    }
 }
 
 impl Refusal {

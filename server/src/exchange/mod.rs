@@ -27,7 +27,7 @@ pub use self::{
     hocuspocus::Hocuspocus,
     names::Naming,
     prepare::{Prepared, prepare},
-    store::{Outcome, Store, fit},
+    store::{Outcome, Store, fit, open},
     y_leveldb::YLevelDb,
 };
 

@@ -4,8 +4,16 @@ use bytes::Bytes;
 
 use super::error::Refusal;
 use crate::crdt::{
-    Batch, Document, is_same,
+    Author, Batch, Document, Quotas, Rejection, Terms, is_same,
     validate::{self, Scan},
+};
+
+/// Documents come in whole, and nobody is known to have written them.
+pub(super) const ANYBODY: Terms<'static> = Terms {
+    author: Author::NOBODY,
+    only_root: None,
+    quotas: &Quotas::NONE,
+    is_difference: false,
 };
 
 /// How many updates are applied in one transaction: above, yrs gets slower for each of them.
@@ -50,13 +58,14 @@ pub fn prepare(updates: &[Bytes], bytes_max: usize) -> Result<Prepared, Refusal>
         let (mut batch, mut later, mut missing) = (Batch::default(), Vec::new(), None);
         let before = waiting.len();
         for (update, scan) in waiting {
-            match document.check(&mut batch, update, &scan) {
+            match document.check(&mut batch, update, &scan, ANYBODY)? {
                 Ok(_) if batch.len() < BATCH_UPDATES => {}
                 Ok(_) => drop(document.apply(&std::mem::take(&mut batch))?),
-                Err(incomplete) => {
+                Err(Rejection::Incomplete(incomplete)) => {
                     missing = missing.or(Some(incomplete));
                     later.push((update, scan));
                 }
+                Err(rejection) => return Err(rejection.into()),
             }
         }
         document.apply(&batch)?;
@@ -73,7 +82,7 @@ pub fn prepare(updates: &[Bytes], bytes_max: usize) -> Result<Prepared, Refusal>
         let key = "room.document_bytes_max";
         return Err(Refusal::TooLarge { bytes: state.len(), bytes_max, key });
     }
-    let reloaded = Document::load(None, [&state[..]])?;
+    let reloaded = Document::of(&state)?;
     if !is_same(&reloaded.state()?, &state)? || reloaded.state_vector() != document.state_vector() {
         return Err(Refusal::NotReproduced);
     }

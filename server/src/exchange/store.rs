@@ -6,12 +6,12 @@ use bytes::Bytes;
 
 use super::{
     error::{Refusal, StoreError},
-    prepare::Prepared,
+    prepare::{ANYBODY, Prepared},
 };
 use crate::{
-    crdt::{Batch, Document, is_same, validate},
+    crdt::{Batch, Document, Fault, Logged, is_same, validate},
     ids::{DocumentId, Epoch, Principal, Sequence, SessionId},
-    log::{Append, AppendError, Loaded, NewRecord, UpdateLog},
+    log::{Append, AppendError, Loaded, NewRecord, Record, UpdateLog},
     time,
 };
 
@@ -126,9 +126,16 @@ impl Store<'_> {
     }
 }
 
-fn open(loaded: &Loaded) -> Result<Document, StoreError> {
+/// The document that is stored.
+///
+/// # Errors
+///
+/// yrs does not bear it.
+pub fn open(loaded: &Loaded) -> Result<Document, Fault> {
     let checkpoint = loaded.checkpoint.as_ref().map(|checkpoint| &checkpoint.state[..]);
-    Ok(Document::load(checkpoint, loaded.tail.iter().map(|record| &record.update[..]))?)
+    let tail = loaded.tail.iter();
+    let tail = tail.map(|Record { principal, update, .. }| Logged { author: principal, update });
+    Document::load(checkpoint, tail)
 }
 
 /// What `there` (which is not changed) would be with `prepared` in it, as a Yjs v1 update; `None`
@@ -139,12 +146,12 @@ fn open(loaded: &Loaded) -> Result<Document, StoreError> {
 /// The two cannot be put together.
 pub fn fit(there: &Document, prepared: &Prepared) -> Result<Option<Bytes>, Refusal> {
     let before = there.state()?;
-    let mut together = Document::load(None, [&before[..]])?;
+    let mut together = Document::of(&before)?;
     let update = prepared.state();
     let scan = validate::update(update);
     let scan = scan.map_err(|source| Refusal::Malformed { source, hint: "" })?;
     let mut batch = Batch::default();
-    if !together.check(&mut batch, update, &scan)? {
+    if !together.check(&mut batch, update, &scan, ANYBODY)?? {
         return Ok(None);
     }
     together.apply(&batch)?;

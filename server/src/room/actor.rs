@@ -217,8 +217,8 @@ impl Room {
         let (done, receiver) = oneshot::channel();
         let (id, log, metrics) = (self.id.clone(), Arc::clone(&self.log), self.metrics.clone());
         self.tasks.spawn(async move {
-            let CheckpointJob { sequence, state } = job;
-            match aside(move || faithful_checkpoint(&state)).await {
+            let CheckpointJob { sequence, parts } = job;
+            match aside(move || faithful_checkpoint(&parts)).await {
                 Ok(Ok(Some(state))) => {
                     let checkpoint = Checkpoint { sequence, state };
                     if let Err(error) = log.put_checkpoint(&id, checkpoint).await {

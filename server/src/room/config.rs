@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::outbox::OutboxLimits;
+use crate::crdt::{Quotas, validate::STATE_VECTOR_CLIENTS_MAX};
 
 /// The settings of rooms: the table `[room]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,19 @@ pub struct Config {
     pub sessions_max: usize,
     /// The largest document, encoded as one yrs v1 update, in bytes.
     pub document_bytes_max: usize,
+    /// Yjs clients that may have written in a document; every page that is loaded and typed into is
+    /// one, for ever. A state vector has an entry for each, and may have no more.
+    pub clients_max: usize,
+    /// Shared types at the root of a document. One without content takes 700 bytes of memory.
+    pub roots_max: usize,
+    /// Subdocuments in a document, each of which takes 1 KiB of memory; 0 to refuse them.
+    pub subdocuments_max: usize,
+    /// The shared type at the root that who may comment may change.
+    pub comments_root: String,
+    /// A Yjs client id belongs to the principal who first wrote under it, and nobody else may. Turn it
+    /// off where clients pass on to the server what they have from others before those have sent it,
+    /// as with a peer-to-peer provider beside this one.
+    pub client_ids_owned: bool,
     /// Updates that wait in a room's mailbox at most.
     pub mailbox_items_max: usize,
     /// Bytes of updates that wait in a room's mailbox at most.
@@ -63,6 +77,11 @@ impl Default for Config {
             rooms_max: 10_000,
             sessions_max: 2_000,
             document_bytes_max: 64 << 20,
+            clients_max: 100_000,
+            roots_max: 10_000,
+            subdocuments_max: 1000,
+            comments_root: "comments".to_owned(),
+            client_ids_owned: true,
             mailbox_items_max: 1024,
             mailbox_bytes_max: 4 << 20,
             mailbox_wait: Duration::from_secs(5),
@@ -89,6 +108,12 @@ impl Config {
         OutboxLimits { items_max: self.outbox_items_max, bytes_max: self.outbox_bytes_max }
     }
 
+    /// How much of a document there may be.
+    pub(super) fn quotas(&self) -> Quotas {
+        let Self { clients_max, roots_max, subdocuments_max, .. } = *self;
+        Quotas { clients_max, roots_max, subdocuments_max }
+    }
+
     /// The bytes of the mailbox that an update of this size takes: at least its share of the items,
     /// so that small updates are bounded in number, and at most all, so that a large one fits.
     pub(super) fn mailbox_charge(&self, bytes: usize) -> u32 {
@@ -108,6 +133,8 @@ impl Config {
             ("rooms_max", self.rooms_max),
             ("sessions_max", self.sessions_max),
             ("document_bytes_max", self.document_bytes_max),
+            ("clients_max", self.clients_max),
+            ("roots_max", self.roots_max),
             ("mailbox_items_max", self.mailbox_items_max),
             ("mailbox_bytes_max", usize::try_from(self.mailbox_bytes_max).unwrap_or(usize::MAX)),
             ("outbox_items_max", self.outbox_items_max),
@@ -120,6 +147,14 @@ impl Config {
         }
         if self.document_bytes_max > 1 << 30 {
             return Err("room.document_bytes_max must be at most 1073741824 (1 GiB)".to_owned());
+        }
+        if self.clients_max as u64 > STATE_VECTOR_CLIENTS_MAX {
+            return Err(format!(
+                "room.clients_max must be at most {STATE_VECTOR_CLIENTS_MAX}, what a state vector has"
+            ));
+        }
+        if self.comments_root.is_empty() {
+            return Err("room.comments_root must name a shared type".to_owned());
         }
         if self.pace_max > Duration::from_secs(1) {
             return Err("room.pace_max must be at most 1s: edits wait for it".to_owned());

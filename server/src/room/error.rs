@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    crdt::{Incomplete, validate::Malformed},
+    crdt::{Excess, Incomplete, validate::Malformed},
     ids::DocumentIdError,
 };
 
@@ -45,7 +45,16 @@ pub enum CloseReason {
         /// The limit.
         bytes_max: usize,
     },
-    /// An update in a session that may only read.
+    /// An update of more edits than are taken at once.
+    #[error("the update has {parts} edits, more than {parts_max}")]
+    UpdateTooLong {
+        /// How many structs and ranges of deletions it has.
+        parts: usize,
+        /// The limit.
+        parts_max: usize,
+    },
+    /// An update in a session that may only read, or of something else than comments in one that may
+    /// only comment.
     #[error("the session may not write")]
     WriteDenied,
     /// The credentials are not valid.
@@ -126,7 +135,7 @@ impl CloseReason {
             Self::MalformedFrame(_) => "malformed_frame",
             Self::MessageTooLarge(_) => "message_too_large",
             Self::MalformedUpdate(_) | Self::PoisonousUpdate => "malformed_update",
-            Self::UpdateTooLarge { .. } => "update_too_large",
+            Self::UpdateTooLarge { .. } | Self::UpdateTooLong { .. } => "update_too_large",
             Self::WriteDenied => "write_denied",
             Self::Unauthenticated => "unauthenticated",
             Self::Forbidden => "forbidden",
@@ -176,7 +185,9 @@ impl CloseReason {
             | Self::MalformedFrame(_)
             | Self::MalformedUpdate(_)
             | Self::PoisonousUpdate => Remedy::MendClient,
-            Self::MessageTooLarge(_) | Self::UpdateTooLarge { .. } => Remedy::SendLess,
+            Self::MessageTooLarge(_) | Self::UpdateTooLarge { .. } | Self::UpdateTooLong { .. } => {
+                Remedy::SendLess
+            }
             Self::Unauthenticated => Remedy::Authenticate,
             Self::WriteDenied | Self::Forbidden | Self::SubjectChanged | Self::ClientIdTaken(_) => {
                 Remedy::GetPermission
@@ -218,10 +229,13 @@ pub enum RefuseReason {
     /// The document would grow beyond its limit.
     #[error("the document would grow beyond {0} bytes")]
     DocumentTooLarge(usize),
+    /// The document would have too much of something.
+    #[error(transparent)]
+    Excess(Excess),
     /// The disk is full.
     #[error("the disk of the server is full")]
     LogFull,
-    /// The session may not write.
+    /// The session may not write this.
     #[error("the session may not write")]
     WriteDenied,
 }
@@ -231,7 +245,7 @@ impl RefuseReason {
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
-            Self::DocumentTooLarge(_) => "document_too_large",
+            Self::DocumentTooLarge(_) | Self::Excess(_) => "document_too_large",
             Self::LogFull => "log_full",
             Self::WriteDenied => "write_denied",
         }

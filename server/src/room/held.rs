@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::{CheckedUpdate, Incoming, config::Config};
+use super::{CheckedUpdate, Incoming, UpdateKind, config::Config};
 use crate::{crdt::Incomplete, time::Instant};
 
 /// The updates of one session that wait for what they need.
@@ -24,6 +24,7 @@ pub(super) struct Held {
 pub(super) struct HeldUpdate {
     pub(super) update_id: u64,
     pub(super) update: CheckedUpdate,
+    pub(super) kind: UpdateKind,
     pub(super) arrived: Instant,
 }
 
@@ -35,14 +36,14 @@ impl Held {
 
     /// Holds an update; returns whether it is within the bounds.
     pub(super) fn push(&mut self, incoming: Incoming, lacks: Incomplete, config: &Config) -> bool {
-        let Incoming { update_id, update, arrived, .. } = incoming;
+        let Incoming { update_id, update, kind, arrived, .. } = incoming;
         self.bytes += update.bytes.len();
         self.lacks = lacks;
         // Its permit is given back: what is held does not take from the mailbox. The bytes are
         // copied, because they are a part of whatever was read from the connection at once.
         let bytes = bytes::Bytes::copy_from_slice(&update.bytes);
         let update = CheckedUpdate { bytes, ..update };
-        self.updates.push_back(HeldUpdate { update_id, update, arrived });
+        self.updates.push_back(HeldUpdate { update_id, update, kind, arrived });
         self.updates.len() <= config.held_items_max && self.bytes <= config.held_bytes_max
     }
 
@@ -51,7 +52,8 @@ impl Held {
         self.updates.iter().map(|held| held.update_id).min()
     }
 
-    /// Takes out the updates that `is_complete` now, one building on the other.
+    /// Takes out the updates that lack nothing any more, as `is_complete` says, one building on the
+    /// other.
     pub(super) fn release(
         &mut self,
         mut is_complete: impl FnMut(&HeldUpdate) -> bool,

@@ -50,6 +50,12 @@ impl CheckedUpdate {
         let scan = validate::update(&bytes)?;
         Ok(Self { bytes, scan })
     }
+
+    /// How many structs and ranges of deletions it has.
+    #[must_use]
+    pub fn parts(&self) -> usize {
+        self.scan.parts
+    }
 }
 
 /// A session that wants to take part.
@@ -103,6 +109,8 @@ pub struct UpdateKind {
     pub is_difference: bool,
     /// Its session may not write: it is refused if it brings anything.
     pub is_denied: bool,
+    /// Its session may only comment: it is refused if it changes anything else.
+    pub is_comment: bool,
 }
 
 enum Command {

@@ -20,6 +20,9 @@ pub struct Config {
     pub heartbeat_timeout: Duration,
     /// The largest update, in bytes.
     pub update_bytes_max: usize,
+    /// The most structs and ranges of deletions in an update. What is applied at once takes up to 2 us
+    /// for each; one MiB of edits of an editor has some ten thousand.
+    pub update_parts_max: usize,
     /// The largest awareness state, in bytes.
     pub awareness_bytes_max: usize,
     /// When the server shuts down, clients are told to come back after a random time up to this.
@@ -34,6 +37,7 @@ impl Default for Config {
             heartbeat_interval: Duration::from_secs(15),
             heartbeat_timeout: Duration::from_secs(45),
             update_bytes_max: 1 << 20,
+            update_parts_max: 100_000,
             awareness_bytes_max: 4 << 10,
             drain_retry_max: Duration::from_secs(5),
         }
@@ -62,6 +66,9 @@ impl Config {
             return Err(
                 "session.update_bytes_max must be from 1024 to 67108864 (64 MiB)".to_owned()
             );
+        }
+        if self.update_parts_max < 1000 {
+            return Err("session.update_parts_max must be at least 1000".to_owned());
         }
         if self.awareness_bytes_max > 64 << 10 {
             return Err("session.awareness_bytes_max must be at most 65536: it goes to everybody"

@@ -312,7 +312,8 @@ impl Live<'_> {
         update: bytes::Bytes,
         is_difference: bool,
     ) -> Result<(), CloseReason> {
-        let is_denied = self.open.credentials.access() < Access::Write;
+        let access = self.open.credentials.access();
+        let (is_denied, is_comment) = (access < Access::Comment, access == Access::Comment);
         // A Yjs client cannot know it, and answers our state vector in any case: the room looks
         // whether it brings anything.
         if is_denied && self.open.rules == Rules::Cowrite {
@@ -323,7 +324,11 @@ impl Live<'_> {
             return Err(CloseReason::UpdateTooLarge { bytes, bytes_max });
         }
         let update = CheckedUpdate::new(update).map_err(CloseReason::MalformedUpdate)?;
-        let kind = UpdateKind { is_difference, is_denied };
+        let (parts, parts_max) = (update.parts(), self.sessions.inner.config.update_parts_max);
+        if parts > parts_max {
+            return Err(CloseReason::UpdateTooLong { parts, parts_max });
+        }
+        let kind = UpdateKind { is_difference, is_denied, is_comment };
         self.open.room.update(self.session, update_id, update, kind).await
     }
 

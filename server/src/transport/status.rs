@@ -25,7 +25,9 @@ pub(super) fn reason(reason: &CloseReason) -> ErrorReason {
         CloseReason::MalformedUpdate(_) | CloseReason::PoisonousUpdate => {
             ErrorReason::MalformedUpdate
         }
-        CloseReason::UpdateTooLarge { .. } => ErrorReason::UpdateTooLarge,
+        CloseReason::UpdateTooLarge { .. } | CloseReason::UpdateTooLong { .. } => {
+            ErrorReason::UpdateTooLarge
+        }
         CloseReason::WriteDenied => ErrorReason::WriteDenied,
         CloseReason::Unauthenticated => ErrorReason::Unauthenticated,
         CloseReason::Forbidden => ErrorReason::Forbidden,
@@ -55,7 +57,9 @@ pub(super) fn reason(reason: &CloseReason) -> ErrorReason {
 #[must_use]
 pub(super) fn refusal(reason: RefuseReason) -> (ErrorReason, Option<Duration>) {
     match reason {
-        RefuseReason::DocumentTooLarge(_) => (ErrorReason::DocumentTooLarge, None),
+        RefuseReason::DocumentTooLarge(_) | RefuseReason::Excess(_) => {
+            (ErrorReason::DocumentTooLarge, None)
+        }
         RefuseReason::LogFull => (ErrorReason::LogFull, Some(DISK_RETRY)),
         RefuseReason::WriteDenied => (ErrorReason::WriteDenied, None),
     }

@@ -159,7 +159,7 @@ impl YWebSocket {
                             out.whole(yjs::denied("this session may only read"));
                         }
                     }
-                    RefuseReason::DocumentTooLarge(_) => {
+                    RefuseReason::DocumentTooLarge(_) | RefuseReason::Excess(_) => {
                         let close = Close::new(4413, reason.to_string());
                         self.ending.get_or_insert((time::now(), close));
                     }

@@ -1,9 +1,10 @@
 //! When a checkpoint is made, and of what.
 
-use bytes::Bytes;
-
 use super::{State, chunks};
-use crate::{crdt::Fault, ids::Sequence};
+use crate::{
+    crdt::{CheckpointParts, Fault},
+    ids::Sequence,
+};
 
 /// A room is not worth a checkpoint before it leaves memory if this few updates would be replayed.
 const UNLOAD_UPDATES: u64 = 100;
@@ -23,8 +24,8 @@ pub(super) struct SinceCheckpoint {
 pub(in crate::room) struct CheckpointJob {
     /// What is in it.
     pub(in crate::room) sequence: Sequence,
-    /// The document as a yrs v1 update.
-    pub(in crate::room) state: Bytes,
+    /// The document, and whose its client ids are.
+    pub(in crate::room) parts: CheckpointParts,
 }
 
 impl State {
@@ -45,9 +46,10 @@ impl State {
         if !due || since.running || self.writing || since.sequence == self.head {
             return Ok(None);
         }
-        let state = self.document.state()?;
+        let parts = self.document.checkpoint_parts()?;
+        let state = parts.state();
         self.document_bytes = state.len();
-        self.full = Some(chunks(&state, self.head, Some(&self.document.state_vector())));
+        self.full = Some(chunks(state, self.head, Some(&self.document.state_vector())));
         self.since_checkpoint = SinceCheckpoint {
             sequence: self.head,
             updates: 0,
@@ -55,7 +57,7 @@ impl State {
             checkpoint_bytes: state.len(),
             running: true,
         };
-        Ok(Some(CheckpointJob { sequence: self.head, state }))
+        Ok(Some(CheckpointJob { sequence: self.head, parts }))
     }
 
     /// The checkpoint that was made last has been stored, or not: then there will be another one
@@ -68,6 +70,8 @@ impl State {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use bytes::Bytes;
 
     use super::*;
     use crate::{

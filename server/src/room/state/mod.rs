@@ -39,9 +39,9 @@ use super::{
 };
 use crate::{
     auth::Access,
-    crdt::{Batch, Document, Fault},
+    crdt::{Author, Batch, Document, Fault, Logged, Quotas},
     ids::{DocumentId, Epoch, Principal, Sequence, SessionId},
-    log::{Append, AppendError, Loaded, LogState},
+    log::{Append, AppendError, Loaded, LogState, Record},
     metrics::{ReasonLabels, RoomMetrics},
     time::{self, Instant},
 };
@@ -53,6 +53,7 @@ pub(super) struct State {
     config: Arc<Config>,
     metrics: RoomMetrics,
     document: Document,
+    quotas: Quotas,
     epoch: Option<Epoch>,
     /// The last durable update.
     head: Sequence,
@@ -100,6 +101,8 @@ type Waiting = (Box<Join>, oneshot::Sender<Result<(), CloseReason>>);
 struct Member {
     outbox: Arc<Outbox>,
     principal: Principal,
+    /// Who that is in the document.
+    author: Author,
     awareness_client_id: Option<u64>,
     rules: Rules,
     lagging: Option<Lagging>,
@@ -163,8 +166,10 @@ impl State {
     ) -> Result<Self, Fault> {
         let checkpoint = loaded.and_then(|loaded| loaded.checkpoint.as_ref());
         let tail = loaded.map(|loaded| &loaded.tail[..]).unwrap_or_default();
-        let updates = tail.iter().map(|record| &record.update[..]);
-        let document = Document::load(checkpoint.map(|c| &c.state[..]), updates)?;
+        let logged = tail.iter();
+        let logged =
+            logged.map(|Record { principal, update, .. }| Logged { author: principal, update });
+        let document = Document::load(checkpoint.map(|c| &c.state[..]), logged)?;
         let head = loaded.map_or(Sequence::ZERO, Loaded::head);
         let tail_bytes = tail.iter().map(|record| record.update.len()).sum();
         let checkpoint_bytes = checkpoint.map_or(0, |checkpoint| checkpoint.state.len());
@@ -174,6 +179,7 @@ impl State {
             id,
             metrics,
             document,
+            quotas: config.quotas(),
             epoch: loaded.map(|loaded| loaded.epoch),
             head,
             members: HashMap::new(),
@@ -550,9 +556,11 @@ impl State {
         let (table, drained) = (Arc::clone(&self.awareness), Arc::clone(&self.drained));
         join.outbox.attach(join.session, table, drained, join.rules == Rules::Cowrite);
         self.yjs += usize::from(join.rules == Rules::Yjs);
+        let owner = self.config.client_ids_owned.then_some(&join.grant.principal);
         let member = Member {
             outbox: Arc::clone(&join.outbox),
             principal: join.grant.principal.clone(),
+            author: owner.map_or(Author::NOBODY, |owner| self.document.author(owner)),
             awareness_client_id: join.awareness_client_id,
             rules: join.rules,
             lagging: None,

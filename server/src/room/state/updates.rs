@@ -1,27 +1,32 @@
 //! What becomes of the updates of a batch: taken, known already, held, or refused.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::{Commit, Failed, Member, State, event_bytes};
 use crate::{
-    crdt::{Batch, Fault, Incomplete},
+    crdt::{Author, Batch, Fault, Incomplete, Quotas, Rejection, Terms},
     ids::{Principal, SessionId},
     log::{Append, LogState, NewRecord},
     metrics::ReasonLabels,
     room::{
-        Incoming, Rules,
+        CheckedUpdate, Incoming, Rules, UpdateKind,
         error::{CloseReason, RefuseReason},
         held::Held,
     },
+    shutdown::while_others_go_on,
     time::{self, Instant},
 };
 
 /// The most updates in one batch: above, yrs gets slower for each of them.
 const BATCH_UPDATES_MAX: usize = 1000;
 
-/// An update that was held: its session and id, when it arrived, and its record if it brings
-/// something.
-type Released = (SessionId, u64, Instant, Option<NewRecord>);
+/// From how much work on, as [`Batch::work`] counts it, a batch is applied while others go on: some
+/// milliseconds.
+const HEAVY_WORK: u64 = 10_000;
+
+/// An update that was held and lacks nothing any more: its session and id, when it arrived, and its
+/// record if it brings something; or why it is not taken all the same.
+type Released = (SessionId, u64, Instant, Result<Option<NewRecord>, Rejection>);
 
 /// What becomes of an update.
 enum Verdict {
@@ -33,6 +38,17 @@ enum Verdict {
     Incomplete(Incomplete),
     /// It was refused, or its session has ended.
     Dropped,
+}
+
+/// What somebody may do in a document with an update.
+fn terms<'a>(
+    author: Author,
+    kind: UpdateKind,
+    quotas: &'a Quotas,
+    comments_root: &'a str,
+) -> Terms<'a> {
+    let only_root = kind.is_comment.then_some(comments_root);
+    Terms { author, only_root, quotas, is_difference: kind.is_difference }
 }
 
 fn note_origin(origins: &mut Vec<(SessionId, u64)>, session: SessionId, update_id: u64) {
@@ -89,28 +105,50 @@ impl State {
             note_origin(&mut origins, session, update_id);
         }
         if self.holding > 0 {
-            for (session, update_id, arrived, record) in self.release_held(&mut batch) {
-                records.extend(record);
+            for (session, update_id, arrived, record) in self.release_held(&mut batch)? {
+                match record {
+                    Ok(record) => records.extend(record),
+                    Err(rejection) => {
+                        self.reject(session, update_id, rejection);
+                        continue;
+                    }
+                }
                 arrivals.push(arrived);
                 note_origin(&mut origins, session, update_id);
             }
         }
         self.fan_out = Some(now);
         if records.is_empty() {
-            for (session, update_id) in origins {
-                if let Some(member) = self.members.get_mut(&session) {
-                    member.acknowledge(update_id, self.head);
-                }
-            }
+            self.acknowledge_known(&origins);
             return Ok(None);
         }
-        self.document_bytes += batch.bytes();
         // Before it is applied, so that a fault finds who caused it.
         self.commit = Some(Commit { batch, event: None, origins, arrivals });
         let Some(commit) = &mut self.commit else { return Ok(None) };
-        commit.event = self.document.apply(&commit.batch)?;
+        let (document, batch) = (&mut self.document, &commit.batch);
+        commit.event = if batch.work() > HEAVY_WORK {
+            while_others_go_on(|| document.apply(batch))?
+        } else {
+            document.apply(batch)?
+        };
+        if commit.event.is_none() {
+            // Deletions of what was deleted already: whoever repeats them does not fill the disk.
+            let origins = self.commit.take().map(|commit| commit.origins).unwrap_or_default();
+            self.acknowledge_known(&origins);
+            return Ok(None);
+        }
+        self.document_bytes += commit.batch.bytes();
         let time_ms = time::wall_ms();
         Ok(Some(Append { document: self.id.clone(), time_ms, updates: records }))
+    }
+
+    /// Acknowledges updates that bring nothing: what they say is durable.
+    fn acknowledge_known(&mut self, origins: &[(SessionId, u64)]) {
+        for (session, update_id) in origins {
+            if let Some(member) = self.members.get_mut(session) {
+                member.acknowledge(*update_id, self.head);
+            }
+        }
     }
 
     /// Decides over an update, and adds it to the batch if it is taken.
@@ -122,18 +160,20 @@ impl State {
     ) -> Result<Verdict, Fault> {
         let Incoming { session, update_id, update, kind, .. } = incoming;
         let Some(member) = self.members.get(session) else { return Ok(Verdict::Dropped) };
-        let (outbox, principal) = (Arc::clone(&member.outbox), member.principal.clone());
-        if self.epoch.is_none() && !kind.is_denied {
+        let (author, principal) = (member.author, member.principal.clone());
+        // Comments are no document yet.
+        let is_denied = kind.is_denied || (kind.is_comment && self.epoch.is_none());
+        if self.epoch.is_none() && !is_denied {
             // It may write since it has a new token, and there is no document yet: coming back, it
             // creates one and is told its epoch.
             self.end(*session, CloseReason::RoomRestarted);
             return Ok(Verdict::Dropped);
         }
-        let may_be_known = kind.is_denied || kind.is_difference;
-        if may_be_known && self.document.contains(batch, &update.bytes, &update.scan)? {
+        let may_be_known = is_denied || kind.is_difference;
+        if may_be_known && self.document.contains(&update.bytes, &update.scan)? {
             return Ok(Verdict::Known);
         }
-        let reason = if kind.is_denied {
+        let reason = if is_denied {
             Some(RefuseReason::WriteDenied)
         } else if log == LogState::Full {
             Some(RefuseReason::LogFull)
@@ -143,20 +183,51 @@ impl State {
             None
         };
         if let Some(reason) = reason {
-            let label = ReasonLabels { reason: reason.label() };
-            self.metrics.refused.get_or_create(&label).inc();
-            if !outbox.refuse(*update_id, reason) {
-                // It sends, but does not read what it is told.
-                self.end(*session, CloseReason::TooSlow(Duration::ZERO));
-            }
+            self.refuse(*session, *update_id, reason);
             return Ok(Verdict::Dropped);
         }
-        Ok(match self.document.check(batch, &update.bytes, &update.scan) {
+        let terms = terms(author, *kind, &self.quotas, &self.config.comments_root);
+        Ok(match self.document.check(batch, &update.bytes, &update.scan, terms)? {
             Ok(true) => Verdict::Taken(principal),
             // Nothing new: it is acknowledged with the others, all of which it may repeat.
             Ok(false) => Verdict::Known,
-            Err(lacks) => Verdict::Incomplete(lacks),
+            Err(Rejection::Incomplete(lacks)) => Verdict::Incomplete(lacks),
+            Err(rejection) => {
+                self.reject(*session, *update_id, rejection);
+                Verdict::Dropped
+            }
         })
+    }
+
+    /// Tells a session that an update was not taken, and lets it go on.
+    fn refuse(&mut self, session: SessionId, update_id: u64, reason: RefuseReason) {
+        let label = ReasonLabels { reason: reason.label() };
+        self.metrics.refused.get_or_create(&label).inc();
+        let Some(member) = self.members.get(&session) else { return };
+        if !member.outbox.refuse(update_id, reason) {
+            // It sends, but does not read what it is told.
+            self.end(session, CloseReason::TooSlow(Duration::ZERO));
+        }
+    }
+
+    /// Refuses an update that does not fit the document, or ends the session that sent it.
+    fn reject(&mut self, session: SessionId, update_id: u64, rejection: Rejection) {
+        match rejection {
+            Rejection::Incomplete(lacks) => self.end(session, lacks.into()),
+            Rejection::Malformed(what) => self.end(session, CloseReason::MalformedUpdate(what)),
+            Rejection::Taken(client) => self.end(session, CloseReason::ClientIdTaken(client)),
+            Rejection::Excess(excess) => {
+                self.refuse(session, update_id, RefuseReason::Excess(excess));
+            }
+            Rejection::NoComment => {
+                let rules = self.members.get(&session).map(|member| member.rules);
+                if rules == Some(Rules::Yjs) {
+                    self.refuse(session, update_id, RefuseReason::WriteDenied);
+                } else {
+                    self.end(session, CloseReason::WriteDenied);
+                }
+            }
+        }
     }
 
     /// Keeps an update of a Yjs client until what it lacks is there, or ends its session.
@@ -174,28 +245,42 @@ impl State {
     }
 
     /// Adds to the batch what was held and is complete now.
-    fn release_held(&mut self, batch: &mut Batch) -> Vec<Released> {
+    fn release_held(&mut self, batch: &mut Batch) -> Result<Vec<Released>, Fault> {
         let mut all = Vec::new();
+        let mut fault = None;
         for (session, member) in &mut self.members {
-            let Some(held) = &mut member.held else { continue };
-            let document = &self.document;
-            let mut news = Vec::new();
+            let Some(mut held) = member.held.take() else { continue };
+            let (document, quotas) = (&mut self.document, &self.quotas);
+            let comments_root = &self.config.comments_root;
+            let mut outcomes = Vec::new();
             let released = held.release(|held| {
-                let checked = document.check(batch, &held.update.bytes, &held.update.scan);
-                news.extend(checked.ok());
-                checked.is_ok()
+                let terms = terms(member.author, held.kind, quotas, comments_root);
+                let CheckedUpdate { bytes, scan } = &held.update;
+                match document.check(batch, bytes, scan, terms) {
+                    Ok(Err(Rejection::Incomplete(_))) => false,
+                    Ok(outcome) => {
+                        outcomes.push(outcome);
+                        true
+                    }
+                    Err(faulted) => {
+                        fault = Some(faulted);
+                        false
+                    }
+                }
             });
             if held.first_id().is_none() {
-                member.held = None;
                 self.holding -= 1;
+            } else {
+                member.held = Some(held);
             }
-            for (held, is_new) in released.into_iter().zip(news) {
+            for (held, outcome) in released.into_iter().zip(outcomes) {
                 let (principal, update) = (member.principal.clone(), held.update.bytes);
                 let record = NewRecord { principal, session: *session, update };
-                all.push((*session, held.update_id, held.arrived, is_new.then_some(record)));
+                let record = outcome.map(|is_new| is_new.then_some(record));
+                all.push((*session, held.update_id, held.arrived, record));
             }
         }
-        all
+        fault.map_or(Ok(all), Err)
     }
 
     /// Whether the document would be too large with this many bytes more.

@@ -1,0 +1,618 @@
+//! Where each struct of a document is: in which root or shared type, and how deep.
+//!
+//! yrs keeps this in items that only it sees, and trusts what an update says of it. Here it is kept
+//! beside yrs, in runs: what one client typed in one place is one run, however long. With it an update
+//! is judged before yrs applies it. Refused is what makes yrs fault, recurse or search without end,
+//! and what no Yjs client ever writes: structs that wait for themselves, an item in something that is
+//! no shared type or between two of them, shared types nested too deep, and items by the thousand
+//! that all claim one place. It also says which structs are comments.
+
+use std::{
+    collections::{HashMap, HashSet, hash_map::RandomState},
+    hash::{BuildHasher as _, Hash},
+};
+
+use smallvec::SmallVec;
+
+use super::{
+    by_client::ByClient,
+    error::Rejection,
+    validate::{self, ClockRange, Kind, Malformed, Place, Struct, StructId, Visit},
+};
+
+/// The deepest nesting of shared types. yrs deletes them recursively, and overflows a stack of 2 MiB
+/// at some 10 000; editors nest a few dozen.
+pub const TYPE_DEPTH_MAX: u16 = 256;
+
+/// How many steps an update may make yrs take at most while it looks for the places of items that
+/// claim the same one, 40 ns each (measured): 2 s, where an editor's update takes a few.
+const STEPS_MAX: u64 = 50_000_000;
+
+/// A root or a shared type, by its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Spot(u32);
+
+impl Spot {
+    /// Where what was collected is, and what was put into it.
+    const NOWHERE: Self = Self(u32::MAX);
+
+    fn new(index: usize) -> Self {
+        Self(u32::try_from(index).unwrap_or(u32::MAX))
+    }
+
+    fn index(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+/// What is known of a root or a shared type.
+#[derive(Clone, Copy, Debug)]
+struct SpotInfo {
+    /// The root that it is in, or itself.
+    root: Spot,
+    /// 0 for a root.
+    depth: u16,
+    /// The structs in it, those in shared types in it not counted.
+    structs: u32,
+}
+
+/// A run of clocks of one client in one place.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    start: u32,
+    end: u32,
+    spot: Spot,
+    /// Its content is gone, so that what is put into it goes nowhere.
+    is_deleted: bool,
+}
+
+/// What is known of one client.
+#[derive(Clone, Debug, Default)]
+struct Client {
+    /// In order, without a gap.
+    runs: SmallVec<[Run; 1]>,
+    /// What its last struct is and what was to the right of it, by which yrs decides whether the next
+    /// one becomes a part of it.
+    last: Option<(Kind, Option<StructId>)>,
+}
+
+impl Client {
+    fn clock(&self) -> u32 {
+        self.runs.last().map_or(0, |run| run.end)
+    }
+
+    fn run(&self, clock: u32) -> Option<Run> {
+        let found = match self.runs.last() {
+            Some(last) if last.start <= clock => Some(last),
+            _ => self.runs.get(self.runs.partition_point(|run| run.end <= clock)),
+        };
+        found.copied().filter(|run| (run.start..run.end).contains(&clock))
+    }
+}
+
+/// How much of a document there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quotas {
+    /// Clients that have written in it.
+    pub clients_max: usize,
+    /// Roots.
+    pub roots_max: usize,
+    /// Subdocuments, also those that were deleted.
+    pub subdocuments_max: usize,
+}
+
+impl Quotas {
+    /// No limits.
+    pub const NONE: Self =
+        Self { clients_max: usize::MAX, roots_max: usize::MAX, subdocuments_max: usize::MAX };
+}
+
+/// What there is too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Excess {
+    /// Clients.
+    #[error("the document has edits of {0} Yjs clients, as many as it may have")]
+    Clients(usize),
+    /// Roots.
+    #[error("the document has {0} shared types at its root, as many as it may have")]
+    Roots(usize),
+    /// Subdocuments.
+    #[error("the document has {0} subdocuments, as many as it may have")]
+    Subdocuments(usize),
+    /// Items that claim one place.
+    #[error("the update has too many items for one place in a document of this size")]
+    Steps,
+}
+
+/// Where each struct of a document is.
+#[derive(Debug, Default)]
+pub(super) struct Outline {
+    clients: HashMap<u64, Client>,
+    roots: HashMap<Box<str>, Spot>,
+    /// The shared types that are not roots, by their structs.
+    types: HashMap<StructId, Spot>,
+    spots: Vec<SpotInfo>,
+    joints: Joints,
+    subdocuments: usize,
+    structs: usize,
+}
+
+/// Where a document was not typed from left to right, by which it shows how long yrs looks for the
+/// place of an item. Everything is a keyed hash, for size: of two that meet one too few is counted.
+#[derive(Debug, Default)]
+struct Joints {
+    hasher: RandomState,
+    /// For each place to the right of which something was put later, what was put there last.
+    newest: HashMap<u64, u64>,
+    /// The structs that do not stand behind the one before them.
+    leaps: HashSet<u64>,
+}
+
+/// A place where an item can be put.
+#[derive(Clone, Copy, Debug, Hash)]
+enum Anchor<'a> {
+    /// To the right of this.
+    After(StructId),
+    /// At the beginning of this, or for a key of it.
+    Head(Spot, Option<&'a str>),
+}
+
+impl Joints {
+    fn hash(&self, what: impl Hash) -> u64 {
+        self.hasher.hash_one(what)
+    }
+}
+
+/// How an update is judged.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Strictness<'a> {
+    /// It is from a client.
+    Client(&'a Quotas),
+    /// It is our own, perhaps from before a rule was made.
+    Own,
+}
+
+/// What an update adds to an outline.
+#[derive(Debug, Default)]
+pub(super) struct Plan<'a> {
+    steps: SmallVec<[Step; 1]>,
+    /// What of each client is planned.
+    planned: ByClient<Planned>,
+    /// New roots.
+    roots: HashMap<&'a str, Spot>,
+    /// New shared types.
+    types: HashMap<StructId, Spot>,
+    /// The new roots and shared types, in the order of their indices.
+    spots: SmallVec<[SpotInfo; 1]>,
+    /// As in [`Joints`].
+    newest: HashMap<u64, u64>,
+    leaps: HashSet<u64>,
+    subdocuments: usize,
+    /// Steps that yrs may take.
+    work: u64,
+}
+
+/// What of a client is planned.
+#[derive(Clone, Debug)]
+struct Planned {
+    /// Its next clock.
+    clock: u32,
+    /// Its steps by index, in the order of their clocks.
+    steps: SmallVec<[u32; 2]>,
+}
+
+/// A struct in its place.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    clocks: ClockRange,
+    kind: Kind,
+    right: Option<StructId>,
+    spot: Spot,
+    /// It stands behind the last struct of its client.
+    follows: bool,
+}
+
+impl Plan<'_> {
+    /// What the update brings, for each client.
+    pub(super) fn news(&self) -> impl Iterator<Item = ClockRange> + '_ {
+        self.planned.iter().filter_map(|(client, planned)| {
+            let first = planned.steps.first().and_then(|at| self.step(*at))?;
+            Some(ClockRange { client: *client, start: first.clocks.start, end: planned.clock })
+        })
+    }
+
+    /// How many steps yrs takes, at most, besides those for each struct.
+    pub(super) fn work(&self) -> u64 {
+        self.work
+    }
+
+    fn step(&self, at: u32) -> Option<&Step> {
+        self.steps.get(usize::try_from(at).ok()?)
+    }
+}
+
+impl Outline {
+    /// The next clock of a client.
+    pub(super) fn clock(&self, client: u64) -> u32 {
+        self.clients.get(&client).map_or(0, Client::clock)
+    }
+
+    /// How many clients have written.
+    pub(super) fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// The next clocks of all clients, in no order.
+    pub(super) fn clocks(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
+        self.clients.iter().map(|(id, client)| (*id, client.clock()))
+    }
+
+    /// How many structs there are, at most: yrs joins more of them than is known here.
+    pub(super) fn structs(&self) -> usize {
+        self.structs
+    }
+
+    /// Finds the place of what is new in `update` (Yjs v1, checked). Whatever it needs is in the outline
+    /// or in the update itself.
+    pub(super) fn plan<'a>(
+        &self,
+        update: &'a [u8],
+        strictness: Strictness<'_>,
+    ) -> Result<Plan<'a>, Rejection> {
+        let mut structs: SmallVec<[Struct<'a>; 1]> = SmallVec::new();
+        // For each client, its next struct and the one after its last.
+        let mut sections: SmallVec<[(u64, usize, usize); 1]> = SmallVec::new();
+        validate::walk(update, &mut |visit| {
+            if let Visit::Struct(item) = visit {
+                let (client, at) = (item.clocks.client, structs.len());
+                match sections.last_mut() {
+                    Some((last, _, end)) if *last == client => *end = at + 1,
+                    _ => sections.push((client, at, at + 1)),
+                }
+                structs.push(item);
+            }
+            Ok::<(), Malformed>(())
+        })?;
+        let mut planner = Planner { outline: self, plan: Plan::default(), strictness };
+        if sections.len() <= 1 {
+            for item in &structs {
+                if planner.missing(item).is_some() {
+                    return Err(loops());
+                }
+                planner.place(item)?;
+            }
+        } else {
+            planner.place_in_turn(&structs, &mut sections)?;
+        }
+        let plan = planner.plan;
+        if let Strictness::Client(quotas) = strictness {
+            self.check(&plan, quotas)?;
+        }
+        Ok(plan)
+    }
+
+    fn check(&self, plan: &Plan<'_>, quotas: &Quotas) -> Result<(), Rejection> {
+        let is_new = |(client, _): &&(u64, Planned)| !self.clients.contains_key(client);
+        let clients = plan.planned.iter().filter(is_new).count();
+        let excess = if clients > 0 && self.clients.len() + clients > quotas.clients_max {
+            Excess::Clients(quotas.clients_max)
+        } else if !plan.roots.is_empty() && self.roots.len() + plan.roots.len() > quotas.roots_max {
+            Excess::Roots(quotas.roots_max)
+        } else if plan.subdocuments > 0
+            && self.subdocuments + plan.subdocuments > quotas.subdocuments_max
+        {
+            Excess::Subdocuments(quotas.subdocuments_max)
+        } else {
+            return Ok(());
+        };
+        Err(Rejection::Excess(excess))
+    }
+
+    fn info(&self, plan: &Plan<'_>, spot: Spot) -> Option<SpotInfo> {
+        match spot.index().checked_sub(self.spots.len()) {
+            None => self.spots.get(spot.index()).copied(),
+            Some(new) => plan.spots.get(new).copied(),
+        }
+    }
+
+    /// Whether everything that the plan adds is in the root `name`, or nowhere.
+    pub(super) fn is_within(&self, plan: &Plan<'_>, name: &str) -> bool {
+        let root = self.roots.get(name).or_else(|| plan.roots.get(name)).copied();
+        plan.steps.iter().all(|step| {
+            let info = self.info(plan, step.spot);
+            step.spot == Spot::NOWHERE || info.is_some_and(|info| Some(info.root) == root)
+        })
+    }
+
+    /// Calls `visit` with the parts of `range` that are elsewhere than in the root `name`.
+    pub(super) fn outside(&self, range: ClockRange, name: &str, visit: &mut impl FnMut(ClockRange)) {
+        let ClockRange { client, start, end } = range;
+        let root = self.roots.get(name).copied();
+        let runs = self.clients.get(&client).map(|client| &client.runs[..]).unwrap_or_default();
+        let first = runs.partition_point(|run| run.end <= start);
+        for run in runs.get(first..).unwrap_or_default() {
+            if run.start >= end {
+                break;
+            }
+            let info = self.spots.get(run.spot.index());
+            if !info.is_some_and(|info| Some(info.root) == root) {
+                visit(ClockRange { client, start: run.start.max(start), end: run.end.min(end) });
+            }
+        }
+    }
+
+    /// Takes in what a plan adds. The plan was made for this outline as it is now.
+    pub(super) fn carry_out(&mut self, plan: Plan<'_>) {
+        self.spots.extend(plan.spots);
+        self.roots.extend(plan.roots.into_iter().map(|(name, spot)| (Box::from(name), spot)));
+        self.types.extend(plan.types);
+        self.joints.newest.extend(plan.newest);
+        self.joints.leaps.extend(plan.leaps);
+        self.subdocuments += plan.subdocuments;
+        for Step { clocks, kind, right, spot, follows } in plan.steps {
+            let ClockRange { client, start, end } = clocks;
+            let client = self.clients.entry(client).or_default();
+            let joins = follows && kind == Kind::Run && client.last == Some((kind, right));
+            if !joins {
+                self.structs += 1;
+                if let Some(info) = self.spots.get_mut(spot.index()) {
+                    info.structs = info.structs.saturating_add(1);
+                }
+            }
+            client.last = Some((kind, right));
+            let is_deleted = kind == Kind::Deleted;
+            match client.runs.last_mut() {
+                Some(last) if last.spot == spot && last.is_deleted == is_deleted => last.end = end,
+                _ => client.runs.push(Run { start, end, spot, is_deleted }),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Outline {
+    /// The root that something is in, and how deep; `None` for nothing and for what was collected.
+    pub(super) fn whereabouts(&self, client: u64, clock: u32) -> Option<(&str, u16)> {
+        let spot = self.clients.get(&client)?.run(clock)?.spot;
+        let SpotInfo { root, depth, .. } = self.spots.get(spot.index())?;
+        let name = self.roots.iter().find(|(_, spot)| *spot == root)?.0;
+        Some((name, *depth))
+    }
+}
+
+/// Makes a plan.
+struct Planner<'o, 'q, 'a> {
+    outline: &'o Outline,
+    plan: Plan<'a>,
+    strictness: Strictness<'q>,
+}
+
+impl<'a> Planner<'_, '_, 'a> {
+    fn is_strict(&self) -> bool {
+        matches!(self.strictness, Strictness::Client(_))
+    }
+
+    fn clock(&self, client: u64) -> u32 {
+        let planned = self.plan.planned.get(client);
+        planned.map_or_else(|| self.outline.clock(client), |planned| planned.clock)
+    }
+
+    /// Places the structs of several clients, which can refer to each other in any order: those of a
+    /// client one after the other, each after what it refers to, as yrs does it.
+    fn place_in_turn(
+        &mut self,
+        structs: &[Struct<'a>],
+        sections: &mut [(u64, usize, usize)],
+    ) -> Result<(), Rejection> {
+        let mut index = ByClient::default();
+        for (i, (client, ..)) in sections.iter().enumerate() {
+            index.add(*client, i);
+        }
+        // For each section, those that wait for one of its clocks.
+        let mut waiting: HashMap<usize, Vec<(u32, usize)>> = HashMap::new();
+        let mut ready: Vec<usize> = (0..sections.len()).rev().collect();
+        let mut left = structs.len();
+        while let Some(turn) = ready.pop() {
+            let Some((client, next, end)) = sections.get_mut(turn) else { continue };
+            for item in structs.get(*next..*end).unwrap_or_default() {
+                if let Some(id) = self.missing(item) {
+                    let other = index.get(id.client).ok_or_else(loops)?;
+                    waiting.entry(*other).or_default().push((id.clock, turn));
+                    break;
+                }
+                self.place(item)?;
+                *next += 1;
+                left -= 1;
+            }
+            if let Some(list) = waiting.get_mut(&turn) {
+                let clock = self.clock(*client);
+                ready.extend(list.extract_if(.., |(awaited, _)| *awaited < clock).map(|(_, w)| w));
+            }
+        }
+        if left == 0 { Ok(()) } else { Err(loops()) }
+    }
+
+    /// What a struct refers to and neither the document nor the plan has.
+    fn missing(&self, item: &Struct<'_>) -> Option<StructId> {
+        let ClockRange { client, start, .. } = item.clocks;
+        let before = start.checked_sub(1).map(|clock| StructId { client, clock });
+        let (one, other) = match item.place {
+            Place::Nowhere | Place::Root { .. } => (None, None),
+            Place::Within { id, .. } => (Some(id), None),
+            Place::Beside { left, right } => (left, right),
+        };
+        [before, one, other].into_iter().flatten().find(|id| id.clock >= self.clock(id.client))
+    }
+
+    fn place(&mut self, item: &Struct<'a>) -> Result<(), Rejection> {
+        let ClockRange { client, start, end } = item.clocks;
+        let clock = self.clock(client);
+        if end <= clock {
+            return Ok(());
+        }
+        let before = clock.checked_sub(1).map(|clock| StructId { client, clock });
+        let clocks = ClockRange { client, start: clock, end };
+        let (mut left, mut right, mut key) = (None, None, None);
+        let spot = match item.place {
+            Place::Nowhere => Spot::NOWHERE,
+            // Its beginning is known: the rest stands behind that.
+            Place::Root { .. } | Place::Within { .. } | Place::Beside { .. } if start < clock => {
+                left = before;
+                if let Place::Beside { right: next, .. } = item.place {
+                    right = next;
+                }
+                self.spot_of(left).unwrap_or(Spot::NOWHERE)
+            }
+            Place::Root { name, key: of } => {
+                key = of;
+                self.root(name)
+            }
+            Place::Within { id, key: of } => {
+                key = of;
+                self.within(id)?
+            }
+            Place::Beside { left: before, right: next } => {
+                (left, right) = (before, next);
+                self.beside(left, right)?
+            }
+        };
+        let follows = left.is_some() && left == before;
+        if spot != Spot::NOWHERE {
+            // What stands behind something that was collected stands at the beginning.
+            let behind = left.filter(|_| self.spot_of(left).is_some());
+            let anchor = behind.map_or(Anchor::Head(spot, key), Anchor::After);
+            self.join(anchor, clocks, right, follows, spot)?;
+            if item.kind == Kind::Type {
+                self.add_type(StructId { client, clock }, spot)?;
+            }
+        }
+        self.plan.subdocuments += usize::from(item.kind == Kind::Subdocument);
+        let at = u32::try_from(self.plan.steps.len()).unwrap_or(u32::MAX);
+        self.plan.steps.push(Step { clocks, kind: item.kind, right, spot, follows });
+        match self.plan.planned.get_mut(client) {
+            Some(planned) => {
+                planned.clock = end;
+                planned.steps.push(at);
+            }
+            None => {
+                let steps = SmallVec::from_buf_and_len([at, 0], 1);
+                self.plan.planned.add(client, Planned { clock: end, steps });
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that something is put to the right of `anchor`. Where something stands there that its
+    /// author did not know, yrs looks through what was put there since.
+    fn join(
+        &mut self,
+        anchor: Anchor<'_>,
+        clocks: ClockRange,
+        right: Option<StructId>,
+        follows: bool,
+        spot: Spot,
+    ) -> Result<(), Rejection> {
+        let joints = &self.outline.joints;
+        let key = joints.hash(anchor);
+        let newest = self.plan.newest.get(&key).or_else(|| joints.newest.get(&key)).copied();
+        let newest = newest.or_else(|| {
+            // What its own author put there by going on.
+            let Anchor::After(StructId { client, clock }) = anchor else { return None };
+            let next = joints.hash(StructId { client, clock: clock + 1 });
+            let leaps = joints.leaps.contains(&next) || self.plan.leaps.contains(&next);
+            (clock + 1 < self.clock(client) && !leaps).then_some(next)
+        });
+        let known = right.map(|right| joints.hash(right));
+        if newest.is_some() && newest != known {
+            let structs = self.outline.info(&self.plan, spot).map_or(0, |info| info.structs);
+            self.plan.work += u64::from(structs) + self.plan.steps.len() as u64;
+            if self.plan.work > STEPS_MAX && self.is_strict() {
+                return Err(Rejection::Excess(Excess::Steps));
+            }
+        }
+        if !follows {
+            let id = StructId { client: clocks.client, clock: clocks.start };
+            let id = joints.hash(id);
+            self.plan.newest.insert(key, id);
+            self.plan.leaps.insert(id);
+        }
+        Ok(())
+    }
+
+    fn root(&mut self, name: &'a str) -> Spot {
+        let known = self.outline.roots.get(name).or_else(|| self.plan.roots.get(name));
+        if let Some(spot) = known {
+            return *spot;
+        }
+        let root = self.new_spot();
+        self.plan.roots.insert(name, root);
+        self.plan.spots.push(SpotInfo { root, depth: 0, structs: 0 });
+        root
+    }
+
+    fn within(&self, id: StructId) -> Result<Spot, Rejection> {
+        if let Some(spot) = self.plan.types.get(&id).or_else(|| self.outline.types.get(&id)) {
+            return Ok(*spot);
+        }
+        match self.run(id) {
+            // In what was collected or deleted: yrs collects it at once.
+            Some(run) if run.spot == Spot::NOWHERE || run.is_deleted => Ok(Spot::NOWHERE),
+            _ if !self.is_strict() => Ok(Spot::NOWHERE),
+            _ => Err(broken("an item in something that is no shared type")),
+        }
+    }
+
+    fn beside(&self, left: Option<StructId>, right: Option<StructId>) -> Result<Spot, Rejection> {
+        match (self.spot_of(left), self.spot_of(right)) {
+            (Some(left), Some(right)) if left != right && self.is_strict() => {
+                Err(broken("an item between two shared types"))
+            }
+            (Some(spot), _) | (None, Some(spot)) => Ok(spot),
+            (None, None) => Ok(Spot::NOWHERE),
+        }
+    }
+
+    fn add_type(&mut self, id: StructId, parent: Spot) -> Result<(), Rejection> {
+        let Some(SpotInfo { root, depth, .. }) = self.outline.info(&self.plan, parent) else {
+            return Ok(());
+        };
+        if depth >= TYPE_DEPTH_MAX && self.is_strict() {
+            return Err(broken("shared types nested too deep"));
+        }
+        let spot = self.new_spot();
+        self.plan.types.insert(id, spot);
+        self.plan.spots.push(SpotInfo { root, depth: depth.saturating_add(1), structs: 0 });
+        Ok(())
+    }
+
+    fn new_spot(&self) -> Spot {
+        Spot::new(self.outline.spots.len() + self.plan.spots.len())
+    }
+
+    /// Where something is; `None` for nothing and for what was collected.
+    fn spot_of(&self, id: Option<StructId>) -> Option<Spot> {
+        id.and_then(|id| self.run(id)).map(|run| run.spot).filter(|spot| *spot != Spot::NOWHERE)
+    }
+
+    fn run(&self, id: StructId) -> Option<Run> {
+        let known = self.outline.clients.get(&id.client).and_then(|client| client.run(id.clock));
+        known.or_else(|| {
+            let steps = &self.plan.planned.get(id.client)?.steps;
+            let step = |at: &u32| self.plan.step(*at);
+            let is_before = |at: &u32| step(at).is_some_and(|step| step.clocks.end <= id.clock);
+            let step = steps.get(steps.partition_point(is_before)).and_then(step)?;
+            let ClockRange { start, end, .. } = step.clocks;
+            let is_deleted = step.kind == Kind::Deleted;
+            let run = Run { start, end, spot: step.spot, is_deleted };
+            (start <= id.clock).then_some(run)
+        })
+    }
+}
+
+fn broken(what: &'static str) -> Rejection {
+    Rejection::Malformed(Malformed { what, at: 0 })
+}
+
+fn loops() -> Rejection {
+    broken("structs that wait for each other")
+}
