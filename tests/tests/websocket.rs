@@ -13,7 +13,7 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 use bytes::Bytes;
 use cowrite_server::{
     auth::{self, Authenticator},
-    log::MemoryLog,
+    log::{MemoryLog, Quarantine},
     metrics::Metrics,
     room::{self, Registry},
     session::{
@@ -82,7 +82,8 @@ async fn a_reader_is_refused_what_is_new_and_acknowledged_what_is_not() {
     let (metrics, tasks) = (Metrics::new(), Tasks::new());
     let log = Arc::new(MemoryLog::new(metrics.log.clone()));
     let config = room::Config::default();
-    let registry = Registry::new(config, log, metrics.room.clone(), tasks.clone());
+    let registry =
+        Registry::new(config, log, Quarantine::in_memory(), metrics.room.clone(), tasks.clone());
     let sessions = Sessions::new(
         session::Config::default(),
         registry,

@@ -21,6 +21,7 @@ use super::{
     export::Export,
     import::Import,
     remote::{Cat, Documents, Type},
+    repair::Repair,
     telemetry,
     token::Token,
 };
@@ -53,6 +54,8 @@ enum Command {
     Import(Import),
     /// Write documents to files, which any Yjs program can read.
     Export(Export),
+    /// Look at documents in quarantine, and let them out.
+    Repair(Repair),
     /// Say whether a configuration can be used, and show it with all defaults.
     CheckConfig(CheckConfig),
 }
@@ -103,6 +106,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Token(token) => token.run(),
         Command::Import(import) => block_on(import.run()),
         Command::Export(export) => block_on(export.run()),
+        Command::Repair(repair) => block_on(repair.run()),
         Command::CheckConfig(check) => check.run(),
     };
     match done {

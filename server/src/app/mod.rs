@@ -6,6 +6,7 @@ mod export;
 mod import;
 mod place;
 mod remote;
+mod repair;
 mod telemetry;
 mod token;
 
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::config::Config;
 use crate::{
     auth::{self, Authenticator},
-    log::{self, UpdateLog},
+    log::{self, Quarantine, UpdateLog},
     metrics::Metrics,
     room::Registry,
     session::Sessions,
@@ -97,8 +98,8 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         let (log_config, log_metrics) = (config.log.clone(), metrics.log.clone());
         let opening = tokio::task::spawn_blocking(move || log::open(&log_config, log_metrics));
-        let log = opening.await.map_err(io::Error::other)??;
-        Self::bind_with_log(config, metrics, log).await
+        let (log, quarantine) = opening.await.map_err(io::Error::other)??;
+        Self::bind_on(config, metrics, log, quarantine).await
     }
 
     /// Takes the ports, with a log that is open already.
@@ -111,10 +112,20 @@ impl Server {
         metrics: Arc<Metrics>,
         log: Arc<dyn UpdateLog>,
     ) -> Result<Self, StartError> {
+        Self::bind_on(config, metrics, log, Quarantine::in_memory()).await
+    }
+
+    async fn bind_on(
+        config: Config,
+        metrics: Arc<Metrics>,
+        log: Arc<dyn UpdateLog>,
+        quarantine: Quarantine,
+    ) -> Result<Self, StartError> {
         let (rooms, session_tasks, connections) = (Tasks::new(), Tasks::new(), Tasks::new());
         let registry = Registry::new(
             config.room.clone(),
             Arc::clone(&log),
+            quarantine,
             metrics.room.clone(),
             rooms.clone(),
         );

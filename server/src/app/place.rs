@@ -67,5 +67,6 @@ pub(super) fn open(
     let mut config = config.log.clone();
     // Nobody else writes, so that there is nothing to wait for.
     config.commit_interval = Duration::ZERO;
-    Ok(Some(log::open(&config, Metrics::new().log)?))
+    let (log, _) = log::open(&config, Metrics::new().log)?;
+    Ok(Some(log))
 }

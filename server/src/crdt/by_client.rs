@@ -1,8 +1,7 @@
 //! Something for each of a few clients, or of many: looked up from end to end while they are few, which
 //! allocates nothing, and by hash from then on.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use smallvec::SmallVec;
 
 /// From how many entries on they are looked up by hash.
@@ -20,7 +19,7 @@ pub(super) struct ByClient<T> {
 
 impl<T> Default for ByClient<T> {
     fn default() -> Self {
-        Self { list: SmallVec::new(), index: HashMap::new(), last: 0 }
+        Self { list: SmallVec::new(), index: HashMap::default(), last: 0 }
     }
 }
 
@@ -28,9 +27,7 @@ impl<T> ByClient<T> {
     fn position(&self, client: u64) -> Option<usize> {
         match self.list.get(self.last) {
             Some((last, _)) if *last == client => Some(self.last),
-            _ if self.index.is_empty() => {
-                self.list.iter().position(|(other, _)| *other == client)
-            }
+            _ if self.index.is_empty() => self.list.iter().position(|(other, _)| *other == client),
             _ => self.index.get(&client).copied(),
         }
     }
@@ -52,7 +49,8 @@ impl<T> ByClient<T> {
         self.last = self.list.len();
         self.list.push((client, value));
         if self.list.len() == LINEAR_MAX {
-            self.index = self.list.iter().enumerate().map(|(i, (client, _))| (*client, i)).collect();
+            self.index =
+                self.list.iter().enumerate().map(|(i, (client, _))| (*client, i)).collect();
         } else if self.list.len() > LINEAR_MAX {
             self.index.insert(client, self.last);
         }

@@ -3,13 +3,13 @@
 use std::{
     any::Any,
     cmp::Reverse,
-    collections::HashMap,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use parking_lot::Mutex;
 use yrs::{
     Doc, IdSet, OffsetKind, Options, ReadTxn, StateVector, Transact, TransactionMut, Update,
@@ -668,10 +668,10 @@ mod tests {
         let mut batch = Batch::default();
         for update in [&second, &deletion, &reply] {
             let refused = check(&mut document, &mut batch, update);
-            assert!(matches!(
-                    refused,
-                    Err(Rejection::Incomplete(Incomplete { client: 1, .. }))
-                ), "{refused:?}");
+            assert!(
+                matches!(refused, Err(Rejection::Incomplete(Incomplete { client: 1, .. }))),
+                "{refused:?}"
+            );
         }
         // What is earlier in the same batch counts.
         for update in [&first, &reply, &second, &deletion] {
@@ -688,10 +688,10 @@ mod tests {
             (editor.insert(0, "a"), editor.insert(1, "b"), editor.insert(2, "c"));
         let with_gap = yrs::merge_updates_v1([&first[..], &third[..]]).unwrap();
         let refused = check(&mut Document::new(), &mut Batch::default(), &with_gap.into());
-        assert!(matches!(
-                    refused,
-                    Err(Rejection::Incomplete(Incomplete { client: 1, .. }))
-                ), "{refused:?}");
+        assert!(
+            matches!(refused, Err(Rejection::Incomplete(Incomplete { client: 1, .. }))),
+            "{refused:?}"
+        );
     }
 
     #[test]
@@ -742,7 +742,7 @@ mod tests {
         let map = doc.get_or_insert_map("map");
         let mut txn = doc.transact_mut();
         let entries = (0..20).map(|key| (key.to_string(), yrs::Any::from(key)));
-        let object = yrs::Any::from(entries.collect::<HashMap<_, _>>());
+        let object = yrs::Any::from(entries.collect::<std::collections::HashMap<_, _>>());
         yrs::Map::insert(&map, &mut txn, "object", object);
         let parts = CheckpointParts { state: txn.encode_update_v1().into(), owners: Bytes::new() };
         for _ in 0..10 {

@@ -5,9 +5,8 @@
 //! written by nobody, as where no credentials are asked for, and what was imported: it is his who goes
 //! on with it first.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
+use foldhash::HashMap;
 use yrs::encoding::write::Write as _;
 
 use super::validate::{Cursor, Malformed};
@@ -106,7 +105,8 @@ mod tests {
     #[test]
     fn a_client_id_is_of_the_first_who_wrote_under_it_and_stays_so() {
         let mut owners = Owners::default();
-        let [alice, bob] = ["alice", "bob"].map(|name| owners.author(&Principal::new(name).unwrap()));
+        let [alice, bob] =
+            ["alice", "bob"].map(|name| owners.author(&Principal::new(name).unwrap()));
         assert_eq!(owners.author(&Principal::anonymous()), Author::NOBODY);
         owners.claim(7, Author::NOBODY);
         assert!(owners.may_write(7, bob), "nobody owns nothing");
@@ -114,7 +114,8 @@ mod tests {
         owners.claim(7, bob);
         owners.claim(9, bob);
         let mut again = Owners::decode(&owners.encode()).unwrap();
-        let [alice, bob] = ["alice", "bob"].map(|name| again.author(&Principal::new(name).unwrap()));
+        let [alice, bob] =
+            ["alice", "bob"].map(|name| again.author(&Principal::new(name).unwrap()));
         let carol = again.author(&Principal::new("carol").unwrap());
         for owners in [&owners, &again] {
             assert!(owners.may_write(7, alice) && !owners.may_write(7, bob));

@@ -104,11 +104,7 @@ impl Parts {
 }
 
 /// What the wall says of an update, and the document with it if it says yes.
-fn offer_as(
-    document: &mut Document,
-    update: &Bytes,
-    terms: Terms<'_>,
-) -> Result<bool, Rejection> {
+fn offer_as(document: &mut Document, update: &Bytes, terms: Terms<'_>) -> Result<bool, Rejection> {
     let scan = validate::update(update)?;
     let mut batch = Batch::default();
     let taken = document.check(&mut batch, update, &scan, terms).unwrap()?;
@@ -133,8 +129,7 @@ fn refused(document: &mut Document, parts: &Parts) -> &'static str {
 /// Client 1 has put a value into the root "r", and shared types into the roots "a" and "b".
 fn furnished() -> Document {
     let mut document = Document::new();
-    let structs =
-        vec![in_root(8, "r", NULL), in_root(7, "a", &[0]), in_root(7, "b", &[0])];
+    let structs = vec![in_root(8, "r", NULL), in_root(7, "a", &[0]), in_root(7, "b", &[0])];
     offer(&mut document, &Parts::default().client(1, 0, structs)).unwrap();
     document
 }
@@ -239,9 +234,11 @@ fn e6_nothing_waits_in_a_document_for_what_is_not_there() {
     let circle = Parts::default().client(3, 0, vec![item((2, 0))]).client(2, 0, vec![item((3, 0))]);
     let itself = Parts::default().client(2, 0, vec![item((2, 0))]);
     let ahead = Parts::default().client(2, 0, vec![item((2, 1)), item((1, 0))]);
-    let crossed = Parts::default()
-        .client(3, 0, vec![item((2, 1)), item((1, 0))])
-        .client(2, 0, vec![item((3, 1)), item((1, 0))]);
+    let crossed = Parts::default().client(3, 0, vec![item((2, 1)), item((1, 0))]).client(
+        2,
+        0,
+        vec![item((3, 1)), item((1, 0))],
+    );
     for parts in [circle, itself, ahead, crossed] {
         assert_eq!(refused(&mut document, &parts), "structs that wait for each other");
     }
@@ -269,7 +266,8 @@ fn e7_what_an_editor_would_read_in_another_type_is_stored_unread() {
 fn e8_nobody_takes_clocks_away_from_others() {
     let mut document = Document::new();
     let [alice, mallory] = authors(&mut document, ["alice", "mallory"]);
-    let typed = |clock| Parts::default().client(7, clock, vec![in_root(4, "t", &[1, b'a'])]).build();
+    let typed =
+        |clock| Parts::default().client(7, clock, vec![in_root(4, "t", &[1, b'a'])]).build();
     offer_as(&mut document, &typed(0), by(alice)).unwrap();
     // Collected structs, so that a million clocks take a few bytes.
     let mut gone = vec![0];
@@ -328,26 +326,29 @@ fn an_item_is_in_one_shared_type_that_is_one() {
     }
     // In what is gone, everything goes nowhere, and nothing faults.
     offer(&mut document, &Parts::default().delete(1, &[(1, 1)])).unwrap();
-    let late = Parts::default().client(3, 0, vec![
-        within(7, (1, 1), &[0]),
-        within(7, (3, 0), &[0]),
-        beside(8, Some((2, 0)), None, NULL),
-    ]);
+    let late = Parts::default().client(
+        3,
+        0,
+        vec![within(7, (1, 1), &[0]), within(7, (3, 0), &[0]), beside(8, Some((2, 0)), None, NULL)],
+    );
     assert!(offer(&mut document, &late).unwrap());
     let mut again = Document::of(&document.state().unwrap()).unwrap();
-    let later = Parts::default().client(3, 3, vec![
-        within(7, (1, 1), &[0]),
-        beside(8, Some((2, 0)), Some((2, 1)), NULL),
-    ]);
+    let later = Parts::default().client(
+        3,
+        3,
+        vec![within(7, (1, 1), &[0]), beside(8, Some((2, 0)), Some((2, 1)), NULL)],
+    );
     assert!(offer(&mut again, &later).unwrap());
 }
 
 #[test]
 fn items_by_the_thousand_that_claim_one_place_are_refused_and_lists_are_not() {
     let count = 10_000;
-    let front = |client: u64| move |i: u32| match i.checked_sub(1) {
-        None => in_root(8, "r", NULL),
-        Some(before) => beside(8, None, Some((client, before)), NULL),
+    let front = |client: u64| {
+        move |i: u32| match i.checked_sub(1) {
+            None => in_root(8, "r", NULL),
+            Some(before) => beside(8, None, Some((client, before)), NULL),
+        }
     };
     let list = Parts::default().client(1, 0, (0..count).map(front(1)).collect());
     let mut document = Document::new();
@@ -434,8 +435,8 @@ fn who_may_comment_changes_comments_and_nothing_else() {
         assert_eq!(try_it(&mut document, &one(4, item)), Err(Rejection::NoComment));
     }
     // One comment does not carry anything else in with it.
-    let mixed = Parts::default()
-        .client(2, 4, vec![in_root(8, "comments", NULL), in_root(8, "text", NULL)]);
+    let mixed =
+        Parts::default().client(2, 4, vec![in_root(8, "comments", NULL), in_root(8, "text", NULL)]);
     assert_eq!(try_it(&mut document, &mixed), Err(Rejection::NoComment));
     let smuggled = one(4, in_root(8, "comments", NULL)).delete(1, &[(1, 1)]);
     assert_eq!(try_it(&mut document, &smuggled), Err(Rejection::NoComment));

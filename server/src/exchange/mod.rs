@@ -12,6 +12,7 @@ mod hocuspocus;
 mod leveldb;
 mod names;
 mod prepare;
+mod repair;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use self::{
     hocuspocus::Hocuspocus,
     names::Naming,
     prepare::{Prepared, prepare},
+    repair::{Probe, RebuildError, back_up, read_back_up, rebuild},
     store::{Outcome, Store, fit, open},
     y_leveldb::YLevelDb,
 };

@@ -9,12 +9,8 @@ use crate::crdt::{
 };
 
 /// Documents come in whole, and nobody is known to have written them.
-pub(super) const ANYBODY: Terms<'static> = Terms {
-    author: Author::NOBODY,
-    only_root: None,
-    quotas: &Quotas::NONE,
-    is_difference: false,
-};
+pub(super) const ANYBODY: Terms<'static> =
+    Terms { author: Author::NOBODY, only_root: None, quotas: &Quotas::NONE, is_difference: false };
 
 /// How many updates are applied in one transaction: above, yrs gets slower for each of them.
 const BATCH_UPDATES: usize = 1000;

@@ -10,6 +10,7 @@ mod conformance;
 pub mod embedded;
 mod error;
 mod memory;
+mod quarantine;
 
 use std::{
     fmt,
@@ -27,6 +28,7 @@ pub use self::{
     config::{Config, Durability, Kind},
     error::{AppendError, LoadError, OpenError},
     memory::MemoryLog,
+    quarantine::{Loading, Quarantine, Quarantined},
 };
 use crate::{
     ids::{DocumentId, Epoch, Principal, Sequence, SessionId},
@@ -233,14 +235,21 @@ impl Future for Appending {
     }
 }
 
-/// Opens the log that `config` names.
+/// Opens the log that `config` names, and the quarantine beside it.
 ///
 /// # Errors
 ///
 /// Says why the log cannot be opened, and what to do.
-pub fn open(config: &Config, metrics: LogMetrics) -> Result<Arc<dyn UpdateLog>, OpenError> {
-    match config.kind {
-        Kind::Memory => Ok(Arc::new(MemoryLog::new(metrics))),
-        Kind::Embedded => Ok(Arc::new(embedded::EmbeddedLog::open(config, metrics)?)),
-    }
+pub fn open(
+    config: &Config,
+    metrics: LogMetrics,
+) -> Result<(Arc<dyn UpdateLog>, Quarantine), OpenError> {
+    Ok(match config.kind {
+        Kind::Memory => (Arc::new(MemoryLog::new(metrics)), Quarantine::in_memory()),
+        Kind::Embedded => {
+            let log = embedded::EmbeddedLog::open(config, metrics)?;
+            // After the log, which has the directory for itself now.
+            (Arc::new(log), Quarantine::open(&config.directory)?)
+        }
+    })
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     crdt::{Fault, faithful_checkpoint},
     ids::{DocumentId, Epoch},
-    log::{Appending, Checkpoint, LoadError, Loaded, UpdateLog},
+    log::{Appending, Checkpoint, LoadError, Loaded, Quarantine, UpdateLog},
     metrics::{RestartCause, RestartLabels, RoomMetrics},
     shutdown::{Tasks, aside},
     time::{self, Duration, Instant},
@@ -51,7 +51,7 @@ pub(super) enum LoadFailed {
     /// The log said no.
     Log(LoadError),
     /// yrs faulted, twice.
-    Fault,
+    Fault(Fault),
 }
 
 /// What a room task needs.
@@ -60,6 +60,7 @@ pub(super) struct Room {
     pub(super) id: DocumentId,
     pub(super) config: Arc<Config>,
     pub(super) log: Arc<dyn UpdateLog>,
+    pub(super) quarantine: Quarantine,
     pub(super) metrics: RoomMetrics,
     pub(super) tasks: Tasks,
     pub(super) mailbox: mpsc::Receiver<Command>,
@@ -81,6 +82,10 @@ impl Room {
         let mut state = match self.load().await {
             Ok(state) => state,
             Err(failed) => {
+                if let LoadFailed::Fault(fault) = &failed {
+                    // Before anybody is told.
+                    self.quarantine(fault).await;
+                }
                 let reason = failed.reason();
                 self.refuse_all(&reason);
                 return Ended::Load(failed);
@@ -102,6 +107,13 @@ impl Room {
         ended
     }
 
+    async fn quarantine(&self, fault: &Fault) {
+        let (quarantine, id, reason) =
+            (self.quarantine.clone(), self.id.clone(), fault.to_string());
+        // An error means that the runtime ends, and the next start finds out itself.
+        self.tasks.spawn_blocking(move || quarantine.add(&id, &reason)).await.ok();
+    }
+
     fn faulted(&self, fault: &Fault) -> Ended {
         tracing::error!(document = %self.id, %fault, "room closed, it will be loaded anew");
         Ended::Fault
@@ -113,6 +125,7 @@ impl Room {
 
     async fn load(&mut self) -> Result<State, LoadFailed> {
         let started = time::now();
+        let loading = self.quarantine.loading(&self.id).await;
         let loaded = self.log.load(&self.id).await.map_err(LoadFailed::Log)?;
         let bytes = loaded.as_ref().map_or(0, Loaded::bytes);
         let (id, config, metrics) =
@@ -138,10 +151,9 @@ impl Room {
         };
         let took = time::now().saturating_duration_since(started);
         self.metrics.load_duration.observe(took.as_secs_f64());
-        state.map_err(|fault| {
-            tracing::error!(document = %self.id, %fault, "the document faults when it is loaded");
-            LoadFailed::Fault
-        })
+        let state = state.map_err(LoadFailed::Fault)?;
+        loading.succeeded();
+        Ok(state)
     }
 
     async fn serve(&mut self, state: &mut State) -> Ended {
@@ -255,7 +267,7 @@ impl LoadFailed {
         match self {
             Self::Log(LoadError::Corrupt { .. }) => CloseReason::DocumentCorrupt,
             Self::Log(LoadError::Io { .. }) => CloseReason::LogUnavailable,
-            Self::Fault => CloseReason::Quarantined,
+            Self::Fault(_) => CloseReason::Quarantined,
         }
     }
 }

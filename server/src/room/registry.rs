@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     ids::{DocumentId, Sequence},
-    log::{DocumentSummary, LogState, UpdateLog},
+    log::{DocumentSummary, LogState, Quarantine, Quarantined, UpdateLog},
     metrics::RoomMetrics,
     shutdown::Tasks,
 };
@@ -46,6 +46,7 @@ pub struct Registry {
 struct Inner {
     config: Arc<Config>,
     log: Arc<dyn UpdateLog>,
+    quarantine: Quarantine,
     log_state: watch::Receiver<LogState>,
     metrics: RoomMetrics,
     tasks: Tasks,
@@ -71,16 +72,24 @@ impl Registry {
     pub fn new(
         config: Config,
         log: Arc<dyn UpdateLog>,
+        quarantine: Quarantine,
         metrics: RoomMetrics,
         tasks: Tasks,
     ) -> Self {
+        let rooms = DashMap::new();
+        for Quarantined { document, reason, .. } in quarantine.list() {
+            tracing::error!(%document, reason, "the document is in quarantine: see cowrite repair");
+            metrics.quarantined.inc();
+            rooms.insert(document, Known::Quarantined);
+        }
         let inner = Inner {
             config: Arc::new(config),
             log_state: log.state(),
             log,
+            quarantine,
             metrics,
             tasks,
-            rooms: DashMap::new(),
+            rooms,
             count: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
         };
@@ -205,6 +214,7 @@ impl Registry {
             id: document.clone(),
             config: Arc::clone(&inner.config),
             log: Arc::clone(&inner.log),
+            quarantine: inner.quarantine.clone(),
             metrics: inner.metrics.clone(),
             tasks: inner.tasks.clone(),
             mailbox,
@@ -232,9 +242,10 @@ impl Registered {
         let after = match ended {
             Ended::Idle | Ended::Append | Ended::Load(LoadFailed::Log(_)) => None,
             Ended::Fault => Some(Known::Faulted),
-            Ended::Load(LoadFailed::Fault) => {
-                self.registry.inner.metrics.quarantined.inc();
-                tracing::error!(document = %self.id, "document quarantined");
+            Ended::Load(LoadFailed::Fault(fault)) => {
+                let inner = &self.registry.inner;
+                inner.metrics.quarantined.inc();
+                tracing::error!(document = %self.id, %fault, "document quarantined");
                 Some(Known::Quarantined)
             }
         };

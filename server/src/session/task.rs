@@ -370,7 +370,7 @@ mod tests {
     use crate::{
         auth::{self, Algorithm, Authenticator, KeyConfig, Mode, Right, Scope},
         ids::DocumentId,
-        log::MemoryLog,
+        log::{MemoryLog, Quarantine},
         metrics::Metrics,
         room::Registry,
         session::{Config, PROTOCOL_VERSION},
@@ -402,7 +402,13 @@ mod tests {
         };
         let metrics = Metrics::new();
         let log = Arc::new(MemoryLog::new(metrics.log.clone()));
-        let registry = Registry::new(room::Config::default(), log, metrics.room, Tasks::new());
+        let registry = Registry::new(
+            room::Config::default(),
+            log,
+            Quarantine::in_memory(),
+            metrics.room,
+            Tasks::new(),
+        );
         // Nobody here answers pings.
         let config =
             Config { heartbeat_timeout: Duration::from_secs(100_000), ..Config::default() };
