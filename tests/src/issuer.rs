@@ -41,6 +41,21 @@ impl Issuer {
         config.auth = self.config.clone();
     }
 
+    /// The same for a server that is a process of its own, as [`ServerProcess`](crate::ServerProcess)
+    /// takes it.
+    #[must_use]
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let auth::Config { issuer, audience, keys, .. } = &self.config;
+        let key = keys.first().expect("a key");
+        let keys = format!("[{{ algorithm = \"HS256\", file = {:?} }}]", key.file);
+        vec![
+            ("AUTH__MODE", "jwt".to_owned()),
+            ("AUTH__ISSUER", issuer.clone()),
+            ("AUTH__AUDIENCE", audience.clone()),
+            ("AUTH__KEYS", keys),
+        ]
+    }
+
     /// A token for `subject` that is good for ten minutes and grants `access` to each document, or to
     /// each prefix that ends with `/`.
     #[must_use]

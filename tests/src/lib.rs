@@ -26,9 +26,11 @@
 mod content;
 mod faults;
 mod hocuspocus;
+mod hostile;
 mod http1;
 mod issuer;
 mod participant;
+pub mod parts;
 mod process;
 mod proxy;
 mod raw;
@@ -42,6 +44,7 @@ pub use crate::{
     content::{assert_converged, content},
     faults::FaultyLog,
     hocuspocus::{HClient, HDocument, addressed},
+    hostile::{Attack, Hostile},
     http1::{GrpcWebPart, GrpcWebStream, HttpAnswer, http_get, http_request},
     issuer::Issuer,
     participant::{Participant, text_update},

@@ -24,5 +24,13 @@ pub use self::{
     owners::Author,
 };
 
+/// Reads what stands in front of the yrs update in a checkpoint, for fuzz targets.
+#[cfg(fuzzing)]
+pub fn read_owners(bytes: &[u8]) {
+    if let Ok((owners, _)) = checkpoint::open(bytes) {
+        drop(owners::Owners::decode(owners));
+    }
+}
+
 #[cfg(test)]
 mod tests;

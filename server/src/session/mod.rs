@@ -31,6 +31,17 @@ use crate::{
     shutdown::Tasks,
 };
 
+/// What fuzz targets call.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use super::{Authenticator, Join, handshake};
+
+    /// Checks a join.
+    pub fn accept(join: Join, authenticator: &Authenticator) {
+        drop(handshake::accept(join, authenticator));
+    }
+}
+
 /// The protocol version of frames.
 pub const PROTOCOL_VERSION: u32 = 1;
 

@@ -48,6 +48,44 @@ use self::{
 };
 use crate::session::Sessions;
 
+/// What fuzz targets call: each door up to the frames that a session gets.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use bytes::Bytes;
+    use cowrite_proto::v1;
+    use prost::Message as _;
+
+    use super::{convert, hocuspocus, y_websocket};
+    use crate::session::Join;
+
+    /// A message on an Edit stream or of Publish.
+    pub fn frames(message: Bytes) {
+        if let Ok(request) = v1::EditRequest::decode(message.clone()) {
+            drop(convert::frames(request.frames));
+        }
+        if let Ok(request) = v1::PublishRequest::decode(message) {
+            drop(convert::frames(request.frames));
+        }
+    }
+
+    /// The message of a Subscribe.
+    #[must_use]
+    pub fn join(message: Bytes) -> Option<Join> {
+        let request = v1::SubscribeRequest::decode(message).ok()?;
+        convert::join(request.join?).ok()
+    }
+
+    /// A message on a y-websocket.
+    pub fn y_websocket(message: Bytes) {
+        y_websocket::fuzz(message);
+    }
+
+    /// A message on a Hocuspocus socket.
+    pub fn hocuspocus(message: Bytes) {
+        hocuspocus::fuzz(message);
+    }
+}
+
 /// How long a browser may remember what an origin may do. Chromium's own limit.
 const CORS_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(2 * 60 * 60);
 

@@ -267,6 +267,25 @@ fn closed(reason: &CloseReason, drain_spread: Duration) -> Close {
     close
 }
 
+/// Reads a message as a session of a fuzz target does.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(message: Bytes) {
+    let mut reader = Reader::new(message);
+    while !reader.is_empty() {
+        let kind = reader.number();
+        let read = match kind {
+            Ok(yjs::SYNC) => Sync::read(&mut reader).map(drop),
+            Ok(yjs::AWARENESS) => yjs::read_awareness(&mut reader).map(drop),
+            Ok(yjs::AUTH) => reader.number().and_then(|_| reader.text()).map(drop),
+            Ok(yjs::QUERY_AWARENESS) => Ok(()),
+            Ok(_) | Err(_) => return,
+        };
+        if read.is_err() {
+            return;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -319,3 +319,13 @@ fn verdict(reason: &CloseReason) -> Verdict {
         Remedy::ComeBack | Remedy::ComeBackElsewhere => Verdict::ComeBack,
     }
 }
+
+/// Reads a message as a socket does, up to what its document gets.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(message: Bytes) {
+    if let Ok(Received::Message(Incoming { address, rest })) = codec::read(message) {
+        assert!(!codec::name(&address).is_empty());
+        drop(codec::token(rest.clone()));
+        drop(codec::read_rest(rest));
+    }
+}
