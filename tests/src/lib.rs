@@ -23,11 +23,14 @@
     reason = "support for tests: whatever goes wrong here has to fail a test"
 )]
 
+mod authority;
 mod content;
 mod faults;
+mod guest;
 mod hocuspocus;
 mod http1;
 mod issuer;
+mod key_server;
 mod participant;
 mod process;
 mod proxy;
@@ -39,11 +42,14 @@ mod websocket;
 use std::time::Duration;
 
 pub use crate::{
+    authority::{Authority, Issued},
     content::{assert_converged, content},
     faults::FaultyLog,
+    guest::{AnyDoor, Farewell, Guest},
     hocuspocus::{HClient, HDocument, addressed},
     http1::{GrpcWebPart, GrpcWebStream, HttpAnswer, http_get, http_request},
-    issuer::Issuer,
+    issuer::{Issuer, jti},
+    key_server::{Answer, KeyServer, SigningKey},
     participant::{Participant, text_update},
     process::{ServerProcess, cowrite},
     proxy::ChaosProxy,

@@ -8,87 +8,17 @@
     reason = "a test fails where something is not as it should be"
 )]
 
-use std::{
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, net::SocketAddr, path::Path};
 
 use cowrite_client::{Client, DocumentOptions};
 use cowrite_server::{app::Server, metrics::Metrics, transport::Tls};
-use cowrite_tests::{TestServer, eventually, http_get, soon};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
-};
-use tempfile::TempDir;
+use cowrite_tests::{Authority, Issued, TestServer, eventually, http_get, soon};
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
-
-/// A certificate authority, and a folder with what it issued.
-struct Authority {
-    folder: TempDir,
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-/// The files of one certificate.
-struct Issued {
-    certificate: PathBuf,
-    key: PathBuf,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let folder = TempDir::new().unwrap();
-        fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
-        Self { folder, issuer }
-    }
-
-    fn ca(&self) -> PathBuf {
-        self.folder.path().join("ca.pem")
-    }
-
-    /// Issues a certificate for the loopback address, into files with `name`.
-    fn issue(&self, name: &str) -> Issued {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let file = |end: &str| self.folder.path().join(format!("{name}.{end}"));
-        let issued = Issued { certificate: file("crt"), key: file("key") };
-        fs::write(&issued.certificate, certificate.pem()).unwrap();
-        fs::write(&issued.key, key.serialize_pem()).unwrap();
-        issued
-    }
-
-    /// What a client says at the beginning: these protocols, and perhaps who it is.
-    fn client(&self, protocols: &[&str], identity: Option<&Issued>) -> TlsConnector {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.ca()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let mut config = match identity {
-            Some(issued) => {
-                let chain = vec![CertificateDer::from_pem_file(&issued.certificate).unwrap()];
-                let key = PrivateKeyDer::from_pem_file(&issued.key).unwrap();
-                builder.with_client_auth_cert(chain, key).unwrap()
-            }
-            None => builder.with_no_client_auth(),
-        };
-        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        TlsConnector::from(Arc::new(config))
-    }
-}
 
 async fn server(issued: &Issued, client_ca: Option<&Path>) -> TestServer {
     TestServer::with_config(|config| {
@@ -192,7 +122,7 @@ async fn a_new_certificate_is_shown_to_new_connections_and_open_streams_go_on() 
     let before = shown(&authority, server.address()).await;
 
     authority.issue("server");
-    server.tls().unwrap().reload();
+    server.tls().reload();
 
     let after = shown(&authority, server.address()).await;
     assert_ne!(before, after);
@@ -209,7 +139,7 @@ async fn files_that_cannot_be_used_leave_everything_as_it_was() {
     let server = server(&issued, None).await;
     let before = shown(&authority, server.address()).await;
     let other = authority.issue("other");
-    let tls = server.tls().unwrap();
+    let tls = server.tls();
 
     // The certificate of another key; no certificate at all; not even a file.
     fs::copy(&other.certificate, &issued.certificate).unwrap();
@@ -264,7 +194,7 @@ async fn where_client_certificates_are_asked_for_nobody_comes_in_without_one() {
 async fn files_that_cannot_be_used_are_refused_at_the_start_by_name() {
     let authority = Authority::new();
     let (issued, other) = (authority.issue("server"), authority.issue("other"));
-    let empty = authority.folder.path().join("empty.pem");
+    let empty = authority.folder().join("empty.pem");
     fs::write(&empty, "").unwrap();
     let metrics = Metrics::new().transport;
     let refused = |certificate: &Path, key: &Path, client_ca: &Path| {
@@ -277,7 +207,7 @@ async fn files_that_cannot_be_used_are_refused_at_the_start_by_name() {
         Tls::load(&config, metrics.clone()).unwrap_err().to_string()
     };
     let (good, none) = (&issued, Path::new(""));
-    let missing = authority.folder.path().join("missing.pem");
+    let missing = authority.folder().join("missing.pem");
     let cases = [
         (refused(&missing, &good.key, none), "missing.pem (transport.tls.certificate)"),
         (refused(&empty, &good.key, none), "empty.pem (transport.tls.certificate)"),

@@ -6,6 +6,7 @@ use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
+use futures_util::FutureExt as _;
 use ring::{
     hmac,
     rand::SystemRandom,
@@ -14,7 +15,7 @@ use ring::{
 use serde_json::{Value, json};
 
 use super::*;
-use crate::time::Duration;
+use crate::{metrics::Metrics, time::Duration};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -69,7 +70,7 @@ impl Keys {
     fn authenticator(&self) -> Authenticator {
         let config = self.config();
         config.validate(([0, 0, 0, 0], 1).into()).unwrap();
-        Authenticator::new(&config).unwrap()
+        Authenticator::new(&config, Metrics::new().auth).unwrap()
     }
 }
 
@@ -116,15 +117,20 @@ fn rs256() -> Token {
     format!("{}.{RSA_SIGNATURE}", unsigned(RSA_HEADER, RSA_CLAIMS)).into()
 }
 
+/// Who somebody is, where nothing has to be fetched to know it.
+fn identify(authenticator: &Authenticator, token: &Token) -> Result<Identity, AuthError> {
+    authenticator.identify(token).now_or_never().expect("nothing to wait for")
+}
+
 fn access(authenticator: &Authenticator, token: &Token) -> Result<Option<Access>, AuthError> {
-    let identity = authenticator.identify(token)?;
+    let identity = identify(authenticator, token)?;
     assert_eq!(identity.principal().as_str(), "alice");
     Ok(identity.access(&DocumentId::parse("notes/7").unwrap()))
 }
 
 #[track_caller]
 fn assert_refused(authenticator: &Authenticator, what: &str, token: &Token) {
-    let identity = authenticator.identify(token);
+    let identity = identify(authenticator, token);
     assert_eq!(identity.unwrap_err(), AuthError::Unauthenticated, "{what}");
 }
 
@@ -190,7 +196,8 @@ fn a_public_key_is_no_secret() {
     }
     // Nor can it be made one by mistake.
     let mistaken = Keys::new().with(Algorithm::HS256, RSA_PUBLIC, "");
-    let error = Authenticator::new(&mistaken.config()).unwrap_err().to_string();
+    let error =
+        Authenticator::new(&mistaken.config(), Metrics::new().auth).unwrap_err().to_string();
     assert!(error.contains("is in PEM"), "{error}");
 }
 
@@ -247,7 +254,7 @@ fn a_token_that_is_longer_than_the_limit_is_refused_though_it_is_signed() {
         hs256(&claims)
     };
     assert!(padded(5000).expose().len() < TOKEN_BYTES_MAX);
-    assert!(secret_alone().identify(&padded(5000)).is_ok());
+    assert!(identify(&secret_alone(), &padded(5000)).is_ok());
     assert_refused(&secret_alone(), "too long", &padded(TOKEN_BYTES_MAX));
 }
 
@@ -347,11 +354,11 @@ fn a_key_with_a_kid_is_for_that_kid_alone() {
 
 #[test]
 fn a_token_is_good_until_exp_and_the_leeway() {
-    let identity = secret_alone().identify(&hs256(&claims())).unwrap();
+    let identity = identify(&secret_alone(), &hs256(&claims())).unwrap();
     let left = identity.expires().unwrap().duration_since(time::now());
     assert!(left <= Duration::from_secs(90) && left > Duration::from_secs(80), "{left:?}");
-    let nobody = Authenticator::new(&Config::default()).unwrap();
-    let nobody = nobody.identify(&Token::default()).unwrap();
+    let nobody = Authenticator::new(&Config::default(), Metrics::new().auth).unwrap();
+    let nobody = identify(&nobody, &Token::default()).unwrap();
     assert_eq!((nobody.expires(), nobody.principal()), (None, &Principal::anonymous()));
 }
 
@@ -370,14 +377,20 @@ fn a_key_that_cannot_be_right_is_refused_by_its_file() {
         ),
     ] {
         let keys = Keys::new().with(algorithm, text, "");
-        let error = Authenticator::new(&keys.config()).unwrap_err().to_string();
+        let error =
+            Authenticator::new(&keys.config(), Metrics::new().auth).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
         assert!(error.contains(&*keys.keys[0].file.to_string_lossy()), "{error}");
         assert!(text.is_empty() || !error.contains(text), "{error}");
     }
     let mut config = Keys::new().with(Algorithm::HS256, SECRET, "").config();
     config.keys[0].file = PathBuf::from("there/is/no/such/file");
-    assert!(Authenticator::new(&config).unwrap_err().to_string().contains("no/such/file"));
+    assert!(
+        Authenticator::new(&config, Metrics::new().auth)
+            .unwrap_err()
+            .to_string()
+            .contains("no/such/file")
+    );
 }
 
 #[test]
@@ -407,7 +420,8 @@ fn a_minted_token_grants_what_was_said() {
     ];
     let life = Duration::from_secs(100);
     let token = mint(&config, "alice", &rights, life).unwrap();
-    let identity = Authenticator::new(&config).unwrap().identify(&token).unwrap();
+    let identity = Authenticator::new(&config, Metrics::new().auth).unwrap();
+    let identity = identify(&identity, &token).unwrap();
     let access = |id| identity.access(&DocumentId::parse(id).unwrap());
     assert_eq!(access("notes/7"), Some(Access::Read));
     assert_eq!((access("team/a"), access("team")), (Some(Access::Admin), None));

@@ -12,6 +12,7 @@ use super::{
     heartbeat::{Due, Heartbeat},
 };
 use crate::{
+    auth::Changes,
     room::{
         self, AwarenessState, CheckedUpdate, Presence, RoomHandle, Rules, UpdateKind, validate,
     },
@@ -163,7 +164,7 @@ async fn join_room(
     join: Join,
     outbox: &Arc<Outbox>,
 ) -> Result<(RoomHandle, Credentials), CloseReason> {
-    let accepted = handshake::accept(join, &sessions.inner.authenticator)?;
+    let accepted = handshake::accept(join, &sessions.inner.authenticator).await?;
     let credentials = Credentials::new(time::now(), &accepted);
     let join = room::Join {
         session,
@@ -179,6 +180,17 @@ async fn join_room(
     Ok((room, credentials))
 }
 
+/// Waits for the next change of what tokens are judged by; for ever where there is none.
+async fn next_change(changes: Option<Changes>) -> Option<Changes> {
+    match changes {
+        Some(mut changes) => {
+            changes.wait().await;
+            Some(changes)
+        }
+        None => std::future::pending().await,
+    }
+}
+
 struct Live<'a> {
     sessions: &'a Sessions,
     session: SessionId,
@@ -188,6 +200,10 @@ struct Live<'a> {
 
 impl Live<'_> {
     async fn serve<I: Inbound>(mut self, mut inbound: I, gone: CancellationToken) -> Ended {
+        // The room may have taken its time.
+        if !self.still_stands() {
+            return Ended::Closed(CloseReason::TokenRevoked);
+        }
         for frame in std::mem::take(&mut self.open.rest) {
             if let ControlFlow::Break(ended) = self.frame(frame).await {
                 return ended;
@@ -195,6 +211,8 @@ impl Live<'_> {
         }
         let draining = self.sessions.inner.tasks.token();
         let mut due = std::pin::pin!(sleep_until(time::now()));
+        // One future for all rounds: while nothing changes, a round looks at it and no more.
+        let mut changed = std::pin::pin!(next_change(self.open.credentials.changes()));
         loop {
             // In order of priority: ends first, then frames, which also are signs of life.
             tokio::select! {
@@ -219,6 +237,12 @@ impl Live<'_> {
                         }
                     }
                 },
+                changes = &mut changed => {
+                    if !self.still_stands() {
+                        return Ended::Closed(CloseReason::TokenRevoked);
+                    }
+                    changed.set(next_change(changes));
+                }
                 () = &mut due => {
                     let now = time::now();
                     if self.open.credentials.expired(now) {
@@ -255,6 +279,8 @@ impl Live<'_> {
         // The timer comes last, and a client that never stops sending must not outlive its token.
         if self.open.credentials.expired(now) {
             flow = ControlFlow::Break(Ended::Closed(CloseReason::TokenExpired));
+        } else if !self.still_stands() {
+            flow = ControlFlow::Break(Ended::Closed(CloseReason::TokenRevoked));
         }
         let mut frames = frames.into_iter();
         while flow.is_continue()
@@ -283,7 +309,8 @@ impl Live<'_> {
             Frame::Awareness(state) => self.awareness(Presence::Own(state)),
             Frame::Presence(state) => self.presence(state),
             Frame::Pong => Ok(()),
-            Frame::RefreshToken(token) => self.refresh(&token),
+            // In a box: it comes seldom, and would make room for itself in every session.
+            Frame::RefreshToken(token) => Box::pin(self.refresh(&token)).await,
             Frame::Leave => return ControlFlow::Break(Ended::Left),
         };
         match outcome {
@@ -292,13 +319,17 @@ impl Live<'_> {
         }
     }
 
+    fn still_stands(&mut self) -> bool {
+        self.open.credentials.still_stand(&self.sessions.inner.authenticator)
+    }
+
     /// What comes after is judged by the new token. What came before is on its way to the room.
-    fn refresh(&mut self, token: &Token) -> Result<(), CloseReason> {
-        let changed = self.open.credentials.refresh(
-            time::now(),
-            token,
-            &self.sessions.inner.authenticator,
-        )?;
+    async fn refresh(&mut self, token: &Token) -> Result<(), CloseReason> {
+        let changed = self
+            .open
+            .credentials
+            .refresh(time::now(), token, &self.sessions.inner.authenticator)
+            .await?;
         if let Some(access) = changed {
             self.outbox.access_changed(access);
         }
@@ -401,7 +432,7 @@ mod tests {
         // Nobody here answers pings.
         let config =
             Config { heartbeat_timeout: Duration::from_secs(100_000), ..Config::default() };
-        let authenticator = Authenticator::new(&auth).unwrap();
+        let authenticator = Authenticator::new(&auth, metrics.auth).unwrap();
         let (metrics, tasks) = (metrics.session, Tasks::new());
         let sessions = Sessions::new(config, registry, authenticator, metrics, tasks);
         Server { sessions, auth, _directory: directory }
