@@ -50,7 +50,7 @@ pub use crate::{
     http1::{GrpcWebPart, GrpcWebStream, HttpAnswer, http_get, http_request},
     issuer::{Issuer, jti},
     key_server::{Answer, KeyServer, SigningKey},
-    participant::{Participant, text_update},
+    participant::{Participant, text_update, text_update_of},
     process::{ServerProcess, cowrite},
     proxy::ChaosProxy,
     raw::{Door, RawSession, Refused, channel, join, join_as, refused, up},

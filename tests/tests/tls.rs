@@ -8,7 +8,15 @@
     reason = "a test fails where something is not as it should be"
 )]
 
-use std::{fs, net::SocketAddr, path::Path};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use cowrite_client::{Client, DocumentOptions};
 use cowrite_server::{app::Server, metrics::Metrics, transport::Tls};
@@ -217,5 +225,90 @@ async fn files_that_cannot_be_used_are_refused_at_the_start_by_name() {
     ];
     for (message, part) in cases {
         assert!(message.contains(part), "{message}");
+    }
+}
+
+/// How often certificates change while documents are typed in, and how many documents.
+const ROTATIONS: usize = 20;
+const TYPISTS: usize = 8;
+
+#[tokio::test]
+async fn certificates_and_roots_change_under_load_and_nobody_who_types_notices() {
+    let authority = Authority::new();
+    let mut config = None;
+    let issued = authority.issue("server");
+    let server = TestServer::with_config(|settings| {
+        settings.transport.tls.certificate.clone_from(&issued.certificate);
+        settings.transport.tls.key.clone_from(&issued.key);
+        settings.transport.tls.plaintext = true;
+        config = Some(settings.clone());
+    })
+    .await;
+    let mut config = config.unwrap();
+    let tasks = cowrite_server::shutdown::Tasks::new();
+    let typed: Vec<_> = (0..TYPISTS).map(|_| Arc::new(AtomicUsize::new(0))).collect();
+    let mut documents = Vec::new();
+    for (index, typed) in typed.iter().enumerate() {
+        let ca = fs::read(authority.ca()).unwrap();
+        let url = format!("https://{}", server.address());
+        // A connection of its own for each.
+        let client = soon("a client", Client::builder(url).ca(ca).connect()).await.unwrap();
+        let document = client.document(format!("typed/{index}"), DocumentOptions::default());
+        soon("the document", document.wait_until_synced()).await.unwrap();
+        let (typed, stop) = (Arc::clone(typed), tasks.token().clone());
+        documents.push(tasks.spawn(async move {
+            while !stop.is_cancelled() {
+                append(&document, "x");
+                typed.fetch_add(1, Ordering::Relaxed);
+                soon("the edit to be saved", document.wait_until_saved()).await.unwrap();
+            }
+            document
+        }));
+    }
+
+    let visitor = authority.issue("visitor");
+    let count = || typed.iter().map(|typed| typed.load(Ordering::Relaxed)).collect::<Vec<_>>();
+    let mut shown_before = shown(&authority, server.address()).await;
+    for rotation in 0..ROTATIONS {
+        authority.issue("server");
+        // In every second round clients need a certificate, which those who type do not have.
+        let asks = rotation % 2 == 1;
+        config.transport.tls.client_ca = if asks { authority.ca() } else { Default::default() };
+        server.live().reload(|| Ok(config.clone())).unwrap();
+        let known = authority.client(&["http/1.1"], Some(&visitor));
+        let stream = handshake(&known, server.address()).await.unwrap();
+        let certificate = stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned();
+        assert_ne!(certificate, shown_before, "rotation {rotation}");
+        shown_before = certificate;
+        assert!(get(stream).await.unwrap().starts_with("HTTP/1.1 200"));
+        let unknown =
+            match handshake(&authority.client(&["http/1.1"], None), server.address()).await {
+                Ok(stream) => get(stream).await,
+                Err(error) => Err(error),
+            };
+        assert_eq!(unknown.is_err(), asks, "rotation {rotation}");
+        let before = count();
+        eventually("everybody to type on", || {
+            count().iter().zip(&before).all(|(now, before)| now > before)
+        })
+        .await;
+    }
+    tasks.cancel();
+    let documents = soon("everybody to stop", futures_util::future::join_all(documents)).await;
+    let metrics = server.metrics();
+    assert_eq!(metrics.session.opened.get(), TYPISTS as u64, "no session was opened anew");
+    assert_eq!(metrics.session.sessions.get(), TYPISTS as i64);
+    assert_eq!(metrics.transport.tls_reloads.get(), ROTATIONS as u64);
+    drop(documents);
+    // What others read is what was typed.
+    let ca = fs::read(authority.ca()).unwrap();
+    config.transport.tls.client_ca = Default::default();
+    server.live().reload(|| Ok(config.clone())).unwrap();
+    let url = format!("https://{}", server.address());
+    let reader = soon("a client", Client::builder(url).ca(ca).connect()).await.unwrap();
+    for (index, typed) in count().into_iter().enumerate() {
+        let document = reader.document(format!("typed/{index}"), DocumentOptions::default());
+        soon("the document", document.wait_until_synced()).await.unwrap();
+        assert_eq!(document.text("content").len(), typed, "edits of {index}");
     }
 }
