@@ -246,7 +246,7 @@ impl World {
         }
         let state_json = "{\"user\":1}";
         let body = match deed {
-            Deed::Join => None,
+            Deed::Join | Deed::Leave => None,
             Deed::Question => Some(lib0::message(&[0, 0], &[0])),
             Deed::Update => Some(lib0::message(&[0, 2], &text_update("mine"))),
             Deed::Difference => Some(lib0::message(&[0, 1], &text_update("mine"))),
@@ -262,7 +262,6 @@ impl World {
                 guest.show(&self.issuer.token("mallory", &role.grants(id))).await;
                 None
             }
-            Deed::Leave => None,
         };
         match &mut guest {
             Guest::Y(client) => {

@@ -166,7 +166,7 @@ async fn fetch(source: &Source) -> Result<KeySet, NoKeys> {
 
 impl Jwt {
     /// Takes keys that were fetched from `source`, unless it is no longer the one.
-    fn publish(&self, source: &Arc<Source>, set: KeySet) {
+    pub(super) fn publish(&self, source: &Arc<Source>, set: KeySet) {
         self.metrics.fetched(Outcome::Ok);
         let seconds = i64::try_from(time::wall_ms() / 1000).unwrap_or(i64::MAX);
         self.metrics.jwks_fetched.set(seconds);

@@ -34,6 +34,10 @@ const RSA_HEADER: &str = r#"{"alg":"RS256","typ":"JWT"}"#;
 const RSA_CLAIMS: &str = r#"{"iss":"https://issuer.example","aud":"cowrite","sub":"alice","exp":4102444800,"cowrite":{"documents":[{"id":"notes/7","access":"write"}]}}"#;
 const RSA_SIGNATURE: &str = "gXrzQWwvdAT6h9pCkspBfSNwW0nvvhucBnCA8RxVuT7sQFBIoyxAo4JPaBdxPsmsDWzpmAbSVtIcTUxr6WXHwGNpoxTM0_ghfWcxMK6boWBn_6F7f3IZdaX2bLTM8kI44jVFrzyufsNT6w4v0racadoYTBjMwIzezO8pVvwObBXojbjc6ZMRoeYRl8FH4wpntVvbqlyRpW0PM_AvLbqPQwJQy9z4Js2OMtb0Xr5M1iYBkhP0rYmjp_q_yjNhWjSyJWHZMeNIlyJgRb-mRwfenW-j2zSgjEngwrakC6Iisk6xrb4y8Cdp-OzSA3vADAFPWaINt_tGr0nc9XcoSs7dLA";
 
+/// SubjectPublicKeyInfo up to the key: P-256, and Ed25519.
+const EC_PREFIX: &[u8] = b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
+const ED_PREFIX: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
+
 /// Keys in a directory that goes with it.
 struct Keys {
     directory: tempfile::TempDir,
@@ -55,6 +59,11 @@ impl Keys {
         let file = self.file(text);
         self.keys.push(KeyConfig { algorithm, file, kid: kid.to_owned() });
         self
+    }
+
+    /// `config` with all keys but the first.
+    fn without_first(&self, config: &Config) -> Config {
+        Config { keys: self.keys[1..].to_vec(), ..config.clone() }
     }
 
     fn config(&self) -> Config {
@@ -136,27 +145,15 @@ fn assert_refused(authenticator: &Authenticator, what: &str, token: &Token) {
 
 #[test]
 fn each_algorithm_verifies_what_its_key_has_signed_and_nothing_else() {
-    let random = SystemRandom::new();
-    let ec = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
-    let ec = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, ec.as_ref(), &random);
-    let ec = ec.unwrap();
-    let ed = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
-    let ed = Ed25519KeyPair::from_pkcs8(ed.as_ref()).unwrap();
-    let (ec_prefix, ed_prefix) = (
-        // SubjectPublicKeyInfo up to the key: P-256, and Ed25519.
-        b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00",
-        b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00",
-    );
-    let es256 = unsigned(r#"{"alg":"ES256"}"#, &claims().to_string());
-    let es256 = with_signature(&es256, ec.sign(&random, es256.as_bytes()).unwrap());
-    let eddsa = unsigned(r#"{"alg":"EdDSA"}"#, &claims().to_string());
-    let eddsa = with_signature(&eddsa, ed.sign(eddsa.as_bytes()));
+    let signers = Signers::new();
+    let es256 = signers.es256(r#"{"alg":"ES256"}"#, &claims().to_string());
+    let eddsa = signers.eddsa(r#"{"alg":"EdDSA"}"#, &claims().to_string());
     let tokens = [hs256(&claims()), rs256(), es256, eddsa];
     let keys = [
         (Algorithm::HS256, format!("{SECRET}\r\n")),
         (Algorithm::RS256, RSA_PUBLIC.to_owned()),
-        (Algorithm::ES256, pem(ec_prefix, ec.public_key().as_ref())),
-        (Algorithm::EdDSA, pem(ed_prefix, ed.public_key().as_ref())),
+        (Algorithm::ES256, signers.ec_pem()),
+        (Algorithm::EdDSA, signers.ed_pem()),
     ];
     let mut all = Keys::new();
     for (i, (algorithm, text)) in keys.iter().enumerate() {
@@ -447,4 +444,346 @@ fn without_credentials_only_this_machine_is_served_unless_told_otherwise() {
     let empty = Config { mode: Mode::Jwt, ..Config::default() };
     let local = "127.0.0.1:1".parse().unwrap();
     assert!(empty.validate(local).unwrap_err().contains("auth.issuer"));
+}
+
+/// Keys for every algorithm, and who has the private halves.
+struct Signers {
+    ec: EcdsaKeyPair,
+    ed: Ed25519KeyPair,
+    random: SystemRandom,
+}
+
+impl Signers {
+    fn new() -> Self {
+        let random = SystemRandom::new();
+        let ec = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+        let ec = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, ec.as_ref(), &random);
+        let ed = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
+        Self { ec: ec.unwrap(), ed: Ed25519KeyPair::from_pkcs8(ed.as_ref()).unwrap(), random }
+    }
+
+    fn ec_pem(&self) -> String {
+        pem(EC_PREFIX, self.ec.public_key().as_ref())
+    }
+
+    fn ed_pem(&self) -> String {
+        pem(ED_PREFIX, self.ed.public_key().as_ref())
+    }
+
+    fn es256(&self, header: &str, claims: &str) -> Token {
+        let message = unsigned(header, claims);
+        let signature = self.ec.sign(&self.random, message.as_bytes()).unwrap();
+        with_signature(&message, signature)
+    }
+
+    fn eddsa(&self, header: &str, claims: &str) -> Token {
+        let message = unsigned(header, claims);
+        let signature = self.ed.sign(message.as_bytes());
+        with_signature(&message, signature)
+    }
+}
+
+#[test]
+fn none_of_the_usual_forgeries_is_taken_for_a_token() {
+    let (signers, mallory) = (Signers::new(), Signers::new());
+    let authenticator = Keys::new()
+        .with(Algorithm::HS256, SECRET, "secret")
+        .with(Algorithm::RS256, RSA_PUBLIC, "rsa")
+        .with(Algorithm::ES256, &signers.ec_pem(), "ec")
+        .with(Algorithm::EdDSA, &signers.ed_pem(), "ed")
+        .authenticator();
+    let claims = claims().to_string();
+    let header = |alg: &str, kid: &str, more: &str| {
+        format!(r#"{{"alg":"{alg}","typ":"JWT","kid":"{kid}"{more}}}"#)
+    };
+    let hs = |header: &str, claims: &str| hs256_of(header, claims, SECRET.as_bytes());
+    // What each key signs is good, or the rest would prove nothing.
+    assert_eq!(
+        access(&authenticator, &hs(&header("HS256", "secret", ""), &claims)),
+        Ok(Some(Access::Write))
+    );
+    let es256 = signers.es256(&header("ES256", "ec", ""), &claims);
+    assert_eq!(access(&authenticator, &es256), Ok(Some(Access::Write)));
+    let eddsa = signers.eddsa(&header("EdDSA", "ed", ""), &claims);
+    assert_eq!(access(&authenticator, &eddsa), Ok(Some(Access::Write)));
+
+    let mut forgeries = Vec::new();
+    let mut forge = |what: String, token: Token| forgeries.push((what, token));
+    // The public key as a secret: in PEM, as DER, and the point itself.
+    let (ec, ec_pem) = (signers.ec.public_key().as_ref(), signers.ec_pem());
+    let ec_der = [EC_PREFIX, ec].concat();
+    let (ed, ed_pem) = (signers.ed.public_key().as_ref(), signers.ed_pem());
+    for (kid, secret) in [
+        ("rsa", RSA_PUBLIC.as_bytes()),
+        ("rsa", RSA_PUBLIC.trim_end().as_bytes()),
+        ("ec", ec_pem.as_bytes()),
+        ("ec", &ec_der),
+        ("ec", ec),
+        ("ed", ed_pem.as_bytes()),
+        ("ed", ed),
+    ] {
+        let token = hs256_of(&header("HS256", kid, ""), &claims, secret);
+        forge(format!("the public key {kid} as a secret of {} bytes", secret.len()), token);
+    }
+    // Signatures that need no key: none, empty, and zeros, which some verifiers of ECDSA took.
+    for alg in ["none", "None", "nOnE", "HS256", "RS256", "ES256", "EdDSA", "ES256K", "PS256"] {
+        for kid in ["secret", "rsa", "ec", "ed"] {
+            let message = unsigned(&header(alg, kid, ""), &claims);
+            forge(format!("{alg} for {kid} without a signature"), format!("{message}.").into());
+            forge(format!("{alg} for {kid} with zeros"), with_signature(&message, [0; 64]));
+        }
+    }
+    // Keys that a token brings along, signed with them.
+    let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let theirs = b64(mallory.ed.public_key().as_ref());
+    for more in [
+        format!(r#","jwk":{{"kty":"OKP","crv":"Ed25519","x":"{theirs}"}}"#),
+        r#","jku":"https://evil.example/keys""#.to_owned(),
+        r#","x5u":"https://evil.example/certificate""#.to_owned(),
+        r#","x5c":["MIIB"]"#.to_owned(),
+    ] {
+        let token = mallory.eddsa(&header("EdDSA", "ed", &more), &claims);
+        forge(format!("the header {more}"), token);
+        // They are not looked at either in a token that is good.
+        if !more.contains("MIIB") {
+            let good = signers.eddsa(&header("EdDSA", "ed", &more), &claims);
+            assert_eq!(access(&authenticator, &good), Ok(Some(Access::Write)), "{more}");
+        }
+    }
+    // Names that lead somewhere, if they were files, queries or addresses.
+    for kid in [
+        "../../../dev/null",
+        "/dev/null",
+        "secret/../secret",
+        "secret ",
+        "SECRET",
+        "0",
+        "*",
+        "secret' OR '1'='1",
+        "https://evil.example/key",
+        "secret%00",
+        "\\u0000",
+    ] {
+        forge(format!("the kid {kid:?}"), hs256_of(&header("HS256", kid, ""), &claims, b""));
+        forge(format!("the kid {kid:?}"), hs(&header("HS256", kid, ""), &claims));
+    }
+    for more in [
+        r#","crit":["exp"]"#,
+        r#","crit":[]"#,
+        r#","crit":["b64"],"b64":false"#,
+        r#","crit":"exp""#,
+        r#","kid":"secret""#,
+        r#","alg":"none""#,
+    ] {
+        forge(format!("the header {more}"), hs(&header("HS256", "secret", more), &claims));
+    }
+    // One algorithm under the name of another key.
+    for kid in ["secret", "rsa", "ed"] {
+        forge(format!("ES256 for {kid}"), signers.es256(&header("ES256", kid, ""), &claims));
+    }
+    for kid in ["secret", "rsa", "ec"] {
+        forge(format!("EdDSA for {kid}"), signers.eddsa(&header("EdDSA", kid, ""), &claims));
+    }
+    // A signature of another encoding, and parts that are not base64url without padding.
+    let signature = |token: &Token| {
+        let (_, signature) = token.expose().rsplit_once('.').unwrap();
+        URL_SAFE_NO_PAD.decode(signature).unwrap()
+    };
+    let message = unsigned(&header("ES256", "ec", ""), &claims);
+    let fixed = signature(&signers.es256(&header("ES256", "ec", ""), &claims));
+    let (r, s) = fixed.split_at(32);
+    let der = [&[0x30, 70, 2, 33, 0], r, &[2, 33, 0], s].concat();
+    forge("a signature of ECDSA in DER".to_owned(), with_signature(&message, der));
+    let good = hs(&header("HS256", "secret", ""), &claims);
+    let parts: Vec<_> = good.expose().split('.').collect();
+    for (what, token) in [
+        ("a dot behind it", format!("{}.", good.expose())),
+        ("a dot before it", format!(".{}", good.expose())),
+        ("an empty payload", format!("{}..{}", parts[0], parts[2])),
+        ("an empty header", format!(".{}.{}", parts[1], parts[2])),
+        ("padding of the header", format!("{}=.{}.{}", parts[0], parts[1], parts[2])),
+        ("padding of the payload", format!("{}.{}==.{}", parts[0], parts[1], parts[2])),
+        ("padding of the signature", format!("{}.{}.{}=", parts[0], parts[1], parts[2])),
+        ("a line end within", format!("{}.{}\n.{}", parts[0], parts[1], parts[2])),
+        ("a NUL behind it", format!("{}\0", good.expose())),
+        ("another payload", format!("{}.{}.{}", parts[0], b64(b"{}"), parts[2])),
+        (
+            "JSON serialization",
+            format!(r#"{{"payload":"{}","signature":"{}"}}"#, parts[1], parts[2]),
+        ),
+        ("9 KiB", format!("{}.{}.{}", parts[0], "A".repeat(9 << 10), parts[2])),
+    ] {
+        forge(what.to_owned(), token.into());
+    }
+    // Claims, signed with the right key: what is not a number is no time, and nothing is guessed.
+    let signed = |name: &str, value: &str| {
+        let whole: Value = serde_json::from_str(&claims).unwrap();
+        let mut fields: Vec<String> = whole
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(key, _)| *key != name)
+            .map(|(key, value)| format!("{key:?}:{value}"))
+            .collect();
+        if !value.is_empty() {
+            fields.push(format!("{name:?}:{value}"));
+        }
+        hs(&header("HS256", "secret", ""), &format!("{{{}}}", fields.join(",")))
+    };
+    let (past, future) = (now() - 1e4, now() + 1e4);
+    for (name, values) in [
+        (
+            "exp",
+            &[
+                "",
+                "null",
+                "true",
+                "\"4102444800\"",
+                "NaN",
+                "Infinity",
+                "-Infinity",
+                "1e309",
+                "1e308",
+                "-1",
+                "0",
+                "[4102444800]",
+                "{}",
+                "0x7fffffff",
+                "04102444800",
+                &past.to_string(),
+            ][..],
+        ),
+        ("nbf", &["\"0\"", "true", "[]", "NaN", "1e309", &future.to_string()]),
+        ("iat", &["\"0\"", "true", "[]", "NaN", "1e309"]),
+        ("jti", &["7", "[]", "{}", "true"]),
+        (
+            "aud",
+            &[
+                "",
+                "null",
+                "\"other\"",
+                "[]",
+                "[\"other\"]",
+                "[\"COWRITE\"]",
+                "[[\"cowrite\"]]",
+                "\"cowrite \"",
+                "{\"cowrite\":1}",
+                "true",
+            ],
+        ),
+        (
+            "iss",
+            &[
+                "",
+                "null",
+                "\"https://other.example\"",
+                "\"https://issuer.example/\"",
+                "[\"https://issuer.example\"]",
+                "\"https://issuer.example\\u0000\"",
+            ],
+        ),
+        ("sub", &["", "null", "\"\"", "7", "[\"alice\"]", &format!("{:?}", "x".repeat(129))]),
+    ] {
+        for value in values {
+            forge(format!("{name} is {value:?}"), signed(name, value));
+        }
+    }
+    for name in ["iss", "aud", "sub", "exp", "nbf", "iat", "jti", "cowrite"] {
+        let value = match name {
+            "nbf" | "iat" => "1".to_owned(),
+            "jti" => "\"a\"".to_owned(),
+            name => serde_json::from_str::<Value>(&claims).unwrap()[name].to_string(),
+        };
+        let once = signed(name, &value);
+        assert_eq!(access(&authenticator, &once), Ok(Some(Access::Write)), "{name} once");
+        forge(format!("{name} twice"), signed(name, &format!("{value},\"{name}\":{value}")));
+    }
+    // Far too long is long, and no number overflows.
+    for far in ["1e18", "9007199254740993"] {
+        assert_eq!(access(&authenticator, &signed("exp", far)), Ok(Some(Access::Write)), "{far}");
+    }
+    assert!(forgeries.len() > 150, "{}", forgeries.len());
+    for (what, token) in forgeries {
+        assert_refused(&authenticator, &what, &token);
+    }
+}
+
+#[test]
+fn published_keys_verify_what_their_private_halves_have_signed() {
+    let signers = Signers::new();
+    let point = signers.ec.public_key().as_ref();
+    let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    // The modulus, with the exponent 65537: what is in the PEM.
+    let der =
+        STANDARD.decode(RSA_PUBLIC.lines().filter(|l| !l.starts_with('-')).collect::<String>());
+    let der = der.unwrap();
+    let modulus = &der[der.len() - 261..der.len() - 5];
+    let set = json!({"keys": [
+        {"kty": "RSA", "n": b64(modulus), "e": "AQAB"},
+        {"kty": "EC", "crv": "P-256", "kid": "ec", "x": b64(&point[1..33]), "y": b64(&point[33..])},
+        {"kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": b64(signers.ed.public_key().as_ref())},
+    ]});
+    let config = Config { jwks_url: "http://127.0.0.1:1/keys".to_owned(), ..Keys::new().config() };
+    let authenticator = Authenticator::new(&config, Metrics::new().auth).unwrap();
+    assert!(!authenticator.is_ready());
+    let jwt = authenticator.jwt.as_ref().unwrap();
+    let source = jwt.policy.borrow().source.clone().unwrap();
+    jwt.publish(&source, jwks::KeySet::parse(set.to_string().as_bytes()).unwrap());
+    assert!(authenticator.is_ready());
+    let claims = claims().to_string();
+    for token in [
+        rs256(),
+        signers.es256(r#"{"alg":"ES256","kid":"ec"}"#, &claims),
+        signers.eddsa(r#"{"alg":"EdDSA","kid":"ed"}"#, &claims),
+    ] {
+        assert_eq!(access(&authenticator, &token), Ok(Some(Access::Write)));
+    }
+    for token in [
+        hs256_of(r#"{"alg":"HS256","kid":"ec"}"#, &claims, point),
+        signers.es256(r#"{"alg":"ES256","kid":"ed"}"#, &claims),
+    ] {
+        assert_refused(&authenticator, "the wrong kind of key", &token);
+    }
+}
+
+#[test]
+fn what_stands_is_judged_again_by_what_is_now() {
+    let keys = Keys::new().with(Algorithm::HS256, SECRET, "");
+    let list = keys.directory.path().join("revoked.toml");
+    let config = Config { revocations: list.clone(), ..keys.config() };
+    fs::write(&list, "").unwrap();
+    let authenticator = Authenticator::new(&config, Metrics::new().auth).unwrap();
+    let mut changes = authenticator.changes().unwrap();
+    let mut made = claims();
+    (made["iat"], made["jti"]) = (json!(1000), json!("one"));
+    let identity = identify(&authenticator, &hs256(&made)).unwrap();
+    let principal = identity.principal().clone();
+    let mut stands = |config: &Config| {
+        authenticator.apply(Authenticator::prepare(config).unwrap());
+        assert!(changes.take(), "a change is told");
+        assert!(!changes.take(), "once");
+        authenticator.stands(&principal, identity.standing())
+    };
+    assert!(stands(&config));
+    for (text, expected) in [
+        ("[[revoked]]\ntoken = 'one'\n", false),
+        ("[[revoked]]\ntoken = 'two'\n", true),
+        ("[[revoked]]\nsubject = 'alice'\nissued_before = 1970-01-01T00:16:41Z\n", false),
+        ("[[revoked]]\nsubject = 'alice'\nissued_before = 1970-01-01T00:16:40Z\n", true),
+        ("[[revoked]]\nsubject = 'bob'\nissued_before = 2100-01-01T00:00:00Z\n", true),
+    ] {
+        fs::write(&list, text).unwrap();
+        assert_eq!(stands(&config), expected, "{text}");
+        let again = identify(&authenticator, &hs256(&made));
+        assert_eq!(again.is_ok(), expected, "{text}");
+    }
+    for other in [
+        Config { issuer: "https://other.example".to_owned(), ..config.clone() },
+        Config { audience: "other".to_owned(), ..config.clone() },
+        keys.with(Algorithm::HS256, "another secret of thirty-two bytes", "")
+            .without_first(&config),
+    ] {
+        assert!(!stands(&other));
+        assert!(stands(&config), "and back");
+    }
 }

@@ -410,7 +410,7 @@ mod tests {
     struct Server {
         sessions: Sessions,
         auth: auth::Config,
-        _directory: tempfile::TempDir,
+        directory: tempfile::TempDir,
     }
 
     fn server(leeway: u64) -> Server {
@@ -435,7 +435,7 @@ mod tests {
         let authenticator = Authenticator::new(&auth, metrics.auth).unwrap();
         let (metrics, tasks) = (metrics.session, Tasks::new());
         let sessions = Sessions::new(config, registry, authenticator, metrics, tasks);
-        Server { sessions, auth, _directory: directory }
+        Server { sessions, auth, directory }
     }
 
     impl Server {
@@ -573,6 +573,63 @@ mod tests {
         let (frames, _) = mpsc::channel(1);
         let client = Client { frames, outbox, _gone: gone.drop_guard() };
         assert_eq!(reason(client.after(0).await), Some(CloseReason::TokenExpired));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_stops_sending_does_not_outlive_a_revocation() {
+        /// Always has a frame; after the first hundred the token is taken back.
+        struct Flood(Option<Join>, usize, Authenticator, auth::Config);
+        impl Inbound for Flood {
+            async fn next(&mut self) -> Option<Result<Delivery, CloseReason>> {
+                let Self(join, count, authenticator, config) = self;
+                *count += 1;
+                if *count == 100 {
+                    authenticator.apply(Authenticator::prepare(config).unwrap());
+                }
+                let join = join.take().map(|join| Frame::Join(Box::new(join)));
+                let frames = vec![join.unwrap_or(Frame::Pong)];
+                (*count < 10_000).then_some(Ok(Delivery { frames, reply: None }))
+            }
+        }
+        let server = server(0);
+        let list = server.directory.path().join("revoked.toml");
+        let text = "[[revoked]]\nsubject = 'alice'\nissued_before = 2100-01-01T00:00:00Z\n";
+        std::fs::write(&list, text).unwrap();
+        let config = auth::Config { revocations: list, ..server.auth.clone() };
+        let (token, document) = (server.alice(Access::Read, 60), "doc".to_owned());
+        let join = Join { protocol_version: PROTOCOL_VERSION, document, token, ..Join::default() };
+        let authenticator = server.sessions.inner.authenticator.clone();
+        let inbound = Flood(Some(join), 0, authenticator, config);
+        let (outbox, gone) = server.sessions.open(SessionId::random(), inbound);
+        outbox.finished().await;
+        let (frames, _) = mpsc::channel(1);
+        let client = Client { frames, outbox, _gone: gone.drop_guard() };
+        assert_eq!(reason(client.after(0).await), Some(CloseReason::TokenRevoked));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_session_ends_when_its_token_is_taken_back_and_others_do_not() {
+        let server = server(0);
+        let (alice, bob) = (server.open(server.alice(Access::Read, 600)).await, {
+            server.open(server.token("bob", Some(Access::Read), 600)).await
+        });
+        assert_eq!(alice.after(1).await.1, None);
+        let list = server.directory.path().join("revoked.toml");
+        let authenticator = &server.sessions.inner.authenticator;
+        let config = auth::Config { revocations: list.clone(), ..server.auth.clone() };
+        for (subject, expected) in
+            [("carol", None), ("alice", Some(CloseReason::TokenRevoked)), ("carol", None)]
+        {
+            let entry = "issued_before = 2100-01-01T00:00:00Z\n";
+            std::fs::write(&list, format!("[[revoked]]\nsubject = '{subject}'\n{entry}")).unwrap();
+            authenticator.apply(Authenticator::prepare(&config).unwrap());
+            if expected.is_some() {
+                assert_eq!(reason(alice.after(1).await), expected);
+            } else {
+                assert_eq!(bob.after(1).await.1, None);
+            }
+        }
+        assert_eq!(bob.after(1).await.1, None);
     }
 
     #[tokio::test(start_paused = true)]
