@@ -5,7 +5,7 @@ use cowrite_proto::v1::{Join, server_frame::Frame as Down};
 use yrs::Doc;
 
 use crate::{
-    Door, HClient, RawSession, RawSocket, TestServer, Told, YClient, join_as, lib0, refused,
+    Door, HClient, RawSession, RawSocket, TestServer, Told, YClient, join_as, lib0, refused, soon,
     text_update, up,
 };
 
@@ -112,6 +112,10 @@ impl Guest {
     ///
     /// How the session ended.
     pub async fn write_update(&mut self, update_id: u64, update: Bytes) -> Result<bool, Farewell> {
+        soon("what becomes of an edit", self.written(update_id, update)).await
+    }
+
+    async fn written(&mut self, update_id: u64, update: Bytes) -> Result<bool, Farewell> {
         match self {
             Self::Frames(session) => {
                 // A refusal shows on the stream as well.
@@ -168,6 +172,11 @@ impl Guest {
 
     /// Waits for the end.
     pub async fn end(&mut self) -> Farewell {
+        // As a whole: keepalives come for ever.
+        soon("the end of a session", self.ended()).await
+    }
+
+    async fn ended(&mut self) -> Farewell {
         match self {
             Self::Frames(session) => match session.end().await {
                 (_, Some(status)) => Farewell::Status(refused(&status).reason),
