@@ -172,14 +172,16 @@ impl Serve {
         let runtime = runtime(&config.runtime)?;
         runtime.block_on(async {
             let server = Server::bind(config).await?;
+            // Before anybody is told that it serves, who may send a signal at once.
+            let reloads = reload_on_hangup(server.live().with_filter(filter), load)?;
+            let stop = signalled()?;
             let (address, admin) = (server.local_addr()?, server.admin_addr()?);
             tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, %admin, "serving");
             // For people, and for scripts that let the system choose a port.
             let scheme = if server.tls().is_on() { "https" } else { "http" };
             writeln!(io::stdout(), "{scheme}://{address}")?;
-            let reloads = reload_on_hangup(server.live().with_filter(filter), load)?;
             tokio::select! {
-                _ = server.run(signalled()?) => {}
+                _ = server.run(stop) => {}
                 () = reloads => {}
             }
             Ok(())

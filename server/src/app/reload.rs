@@ -20,7 +20,7 @@ use crate::{
 /// The keys that change while the server runs: these, and those below them. Everything else needs a
 /// restart, and is named in a warning when it differs.
 ///
-/// A key that is added here is applied in [`Live::apply`], and listed in docs/configuration.md.
+/// A key that is added here is applied in `Live::apply`, and listed in docs/configuration.md.
 pub const LIVE: [&str; 11] = [
     "auth.audience",
     "auth.issuer",

@@ -399,4 +399,6 @@ impl Jwt {
 }
 
 #[cfg(test)]
+mod forgeries;
+#[cfg(test)]
 mod tests;

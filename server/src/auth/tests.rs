@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{metrics::Metrics, time::Duration};
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(super) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// The public half of an RSA key whose private half nobody has kept, and what it signed.
-const RSA_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+pub(super) const RSA_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
 MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAr5Vb4sPWLn1rqKHMy/wI
 KamG9AQaG99/mKI4yO/A5T/D2EbX1YwqG79dMTOsbGew6AtFhVbNkzFdHSjIZDt8
 OekZj6wdwkIEg1MdOlsYuqgddyveLmL1g9k3HwQDRtE8wN99tIPhkA8jxR6fUMn4
@@ -35,17 +35,17 @@ const RSA_CLAIMS: &str = r#"{"iss":"https://issuer.example","aud":"cowrite","sub
 const RSA_SIGNATURE: &str = "gXrzQWwvdAT6h9pCkspBfSNwW0nvvhucBnCA8RxVuT7sQFBIoyxAo4JPaBdxPsmsDWzpmAbSVtIcTUxr6WXHwGNpoxTM0_ghfWcxMK6boWBn_6F7f3IZdaX2bLTM8kI44jVFrzyufsNT6w4v0racadoYTBjMwIzezO8pVvwObBXojbjc6ZMRoeYRl8FH4wpntVvbqlyRpW0PM_AvLbqPQwJQy9z4Js2OMtb0Xr5M1iYBkhP0rYmjp_q_yjNhWjSyJWHZMeNIlyJgRb-mRwfenW-j2zSgjEngwrakC6Iisk6xrb4y8Cdp-OzSA3vADAFPWaINt_tGr0nc9XcoSs7dLA";
 
 /// SubjectPublicKeyInfo up to the key: P-256, and Ed25519.
-const EC_PREFIX: &[u8] = b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
+pub(super) const EC_PREFIX: &[u8] = b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
 const ED_PREFIX: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 
 /// Keys in a directory that goes with it.
-struct Keys {
+pub(super) struct Keys {
     directory: tempfile::TempDir,
     keys: Vec<KeyConfig>,
 }
 
 impl Keys {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap(), keys: Vec::new() }
     }
 
@@ -55,7 +55,7 @@ impl Keys {
         path
     }
 
-    fn with(mut self, algorithm: Algorithm, text: &str, kid: &str) -> Self {
+    pub(super) fn with(mut self, algorithm: Algorithm, text: &str, kid: &str) -> Self {
         let file = self.file(text);
         self.keys.push(KeyConfig { algorithm, file, kid: kid.to_owned() });
         self
@@ -76,7 +76,7 @@ impl Keys {
         }
     }
 
-    fn authenticator(&self) -> Authenticator {
+    pub(super) fn authenticator(&self) -> Authenticator {
         let config = self.config();
         config.validate(([0, 0, 0, 0], 1).into()).unwrap();
         Authenticator::new(&config, Metrics::new().auth).unwrap()
@@ -92,11 +92,11 @@ fn pem(prefix: &[u8], key: &[u8]) -> String {
     format!("-----BEGIN PUBLIC KEY-----\n{der}\n-----END PUBLIC KEY-----\n")
 }
 
-fn now() -> f64 {
+pub(super) fn now() -> f64 {
     time::wall_ms() as f64 / 1000.0
 }
 
-fn claims() -> Value {
+pub(super) fn claims() -> Value {
     let documents = json!([{"id": "notes/7", "access": "write"}]);
     json!({
         "iss": "https://issuer.example", "aud": "cowrite", "sub": "alice",
@@ -104,15 +104,15 @@ fn claims() -> Value {
     })
 }
 
-fn unsigned(header: &str, claims: &str) -> String {
+pub(super) fn unsigned(header: &str, claims: &str) -> String {
     format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
 }
 
-fn with_signature(message: &str, signature: impl AsRef<[u8]>) -> Token {
+pub(super) fn with_signature(message: &str, signature: impl AsRef<[u8]>) -> Token {
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)).into()
 }
 
-fn hs256_of(header: &str, claims: &str, secret: &[u8]) -> Token {
+pub(super) fn hs256_of(header: &str, claims: &str, secret: &[u8]) -> Token {
     let message = unsigned(header, claims);
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
     with_signature(&message, hmac::sign(&key, message.as_bytes()))
@@ -131,14 +131,17 @@ fn identify(authenticator: &Authenticator, token: &Token) -> Result<Identity, Au
     authenticator.identify(token).now_or_never().expect("nothing to wait for")
 }
 
-fn access(authenticator: &Authenticator, token: &Token) -> Result<Option<Access>, AuthError> {
+pub(super) fn access(
+    authenticator: &Authenticator,
+    token: &Token,
+) -> Result<Option<Access>, AuthError> {
     let identity = identify(authenticator, token)?;
     assert_eq!(identity.principal().as_str(), "alice");
     Ok(identity.access(&DocumentId::parse("notes/7").unwrap()))
 }
 
 #[track_caller]
-fn assert_refused(authenticator: &Authenticator, what: &str, token: &Token) {
+pub(super) fn assert_refused(authenticator: &Authenticator, what: &str, token: &Token) {
     let identity = identify(authenticator, token);
     assert_eq!(identity.unwrap_err(), AuthError::Unauthenticated, "{what}");
 }
@@ -447,14 +450,14 @@ fn without_credentials_only_this_machine_is_served_unless_told_otherwise() {
 }
 
 /// Keys for every algorithm, and who has the private halves.
-struct Signers {
-    ec: EcdsaKeyPair,
-    ed: Ed25519KeyPair,
+pub(super) struct Signers {
+    pub(super) ec: EcdsaKeyPair,
+    pub(super) ed: Ed25519KeyPair,
     random: SystemRandom,
 }
 
 impl Signers {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let random = SystemRandom::new();
         let ec = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
         let ec = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, ec.as_ref(), &random);
@@ -462,249 +465,24 @@ impl Signers {
         Self { ec: ec.unwrap(), ed: Ed25519KeyPair::from_pkcs8(ed.as_ref()).unwrap(), random }
     }
 
-    fn ec_pem(&self) -> String {
+    pub(super) fn ec_pem(&self) -> String {
         pem(EC_PREFIX, self.ec.public_key().as_ref())
     }
 
-    fn ed_pem(&self) -> String {
+    pub(super) fn ed_pem(&self) -> String {
         pem(ED_PREFIX, self.ed.public_key().as_ref())
     }
 
-    fn es256(&self, header: &str, claims: &str) -> Token {
+    pub(super) fn es256(&self, header: &str, claims: &str) -> Token {
         let message = unsigned(header, claims);
         let signature = self.ec.sign(&self.random, message.as_bytes()).unwrap();
         with_signature(&message, signature)
     }
 
-    fn eddsa(&self, header: &str, claims: &str) -> Token {
+    pub(super) fn eddsa(&self, header: &str, claims: &str) -> Token {
         let message = unsigned(header, claims);
         let signature = self.ed.sign(message.as_bytes());
         with_signature(&message, signature)
-    }
-}
-
-#[test]
-fn none_of_the_usual_forgeries_is_taken_for_a_token() {
-    let (signers, mallory) = (Signers::new(), Signers::new());
-    let authenticator = Keys::new()
-        .with(Algorithm::HS256, SECRET, "secret")
-        .with(Algorithm::RS256, RSA_PUBLIC, "rsa")
-        .with(Algorithm::ES256, &signers.ec_pem(), "ec")
-        .with(Algorithm::EdDSA, &signers.ed_pem(), "ed")
-        .authenticator();
-    let claims = claims().to_string();
-    let header = |alg: &str, kid: &str, more: &str| {
-        format!(r#"{{"alg":"{alg}","typ":"JWT","kid":"{kid}"{more}}}"#)
-    };
-    let hs = |header: &str, claims: &str| hs256_of(header, claims, SECRET.as_bytes());
-    // What each key signs is good, or the rest would prove nothing.
-    assert_eq!(
-        access(&authenticator, &hs(&header("HS256", "secret", ""), &claims)),
-        Ok(Some(Access::Write))
-    );
-    let es256 = signers.es256(&header("ES256", "ec", ""), &claims);
-    assert_eq!(access(&authenticator, &es256), Ok(Some(Access::Write)));
-    let eddsa = signers.eddsa(&header("EdDSA", "ed", ""), &claims);
-    assert_eq!(access(&authenticator, &eddsa), Ok(Some(Access::Write)));
-
-    let mut forgeries = Vec::new();
-    let mut forge = |what: String, token: Token| forgeries.push((what, token));
-    // The public key as a secret: in PEM, as DER, and the point itself.
-    let (ec, ec_pem) = (signers.ec.public_key().as_ref(), signers.ec_pem());
-    let ec_der = [EC_PREFIX, ec].concat();
-    let (ed, ed_pem) = (signers.ed.public_key().as_ref(), signers.ed_pem());
-    for (kid, secret) in [
-        ("rsa", RSA_PUBLIC.as_bytes()),
-        ("rsa", RSA_PUBLIC.trim_end().as_bytes()),
-        ("ec", ec_pem.as_bytes()),
-        ("ec", &ec_der),
-        ("ec", ec),
-        ("ed", ed_pem.as_bytes()),
-        ("ed", ed),
-    ] {
-        let token = hs256_of(&header("HS256", kid, ""), &claims, secret);
-        forge(format!("the public key {kid} as a secret of {} bytes", secret.len()), token);
-    }
-    // Signatures that need no key: none, empty, and zeros, which some verifiers of ECDSA took.
-    for alg in ["none", "None", "nOnE", "HS256", "RS256", "ES256", "EdDSA", "ES256K", "PS256"] {
-        for kid in ["secret", "rsa", "ec", "ed"] {
-            let message = unsigned(&header(alg, kid, ""), &claims);
-            forge(format!("{alg} for {kid} without a signature"), format!("{message}.").into());
-            forge(format!("{alg} for {kid} with zeros"), with_signature(&message, [0; 64]));
-        }
-    }
-    // Keys that a token brings along, signed with them.
-    let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-    let theirs = b64(mallory.ed.public_key().as_ref());
-    for more in [
-        format!(r#","jwk":{{"kty":"OKP","crv":"Ed25519","x":"{theirs}"}}"#),
-        r#","jku":"https://evil.example/keys""#.to_owned(),
-        r#","x5u":"https://evil.example/certificate""#.to_owned(),
-        r#","x5c":["MIIB"]"#.to_owned(),
-    ] {
-        let token = mallory.eddsa(&header("EdDSA", "ed", &more), &claims);
-        forge(format!("the header {more}"), token);
-        // They are not looked at either in a token that is good.
-        if !more.contains("MIIB") {
-            let good = signers.eddsa(&header("EdDSA", "ed", &more), &claims);
-            assert_eq!(access(&authenticator, &good), Ok(Some(Access::Write)), "{more}");
-        }
-    }
-    // Names that lead somewhere, if they were files, queries or addresses.
-    for kid in [
-        "../../../dev/null",
-        "/dev/null",
-        "secret/../secret",
-        "secret ",
-        "SECRET",
-        "0",
-        "*",
-        "secret' OR '1'='1",
-        "https://evil.example/key",
-        "secret%00",
-        "\\u0000",
-    ] {
-        forge(format!("the kid {kid:?}"), hs256_of(&header("HS256", kid, ""), &claims, b""));
-        forge(format!("the kid {kid:?}"), hs(&header("HS256", kid, ""), &claims));
-    }
-    for more in [
-        r#","crit":["exp"]"#,
-        r#","crit":[]"#,
-        r#","crit":["b64"],"b64":false"#,
-        r#","crit":"exp""#,
-        r#","kid":"secret""#,
-        r#","alg":"none""#,
-    ] {
-        forge(format!("the header {more}"), hs(&header("HS256", "secret", more), &claims));
-    }
-    // One algorithm under the name of another key.
-    for kid in ["secret", "rsa", "ed"] {
-        forge(format!("ES256 for {kid}"), signers.es256(&header("ES256", kid, ""), &claims));
-    }
-    for kid in ["secret", "rsa", "ec"] {
-        forge(format!("EdDSA for {kid}"), signers.eddsa(&header("EdDSA", kid, ""), &claims));
-    }
-    // A signature of another encoding, and parts that are not base64url without padding.
-    let signature = |token: &Token| {
-        let (_, signature) = token.expose().rsplit_once('.').unwrap();
-        URL_SAFE_NO_PAD.decode(signature).unwrap()
-    };
-    let message = unsigned(&header("ES256", "ec", ""), &claims);
-    let fixed = signature(&signers.es256(&header("ES256", "ec", ""), &claims));
-    let (r, s) = fixed.split_at(32);
-    let der = [&[0x30, 70, 2, 33, 0], r, &[2, 33, 0], s].concat();
-    forge("a signature of ECDSA in DER".to_owned(), with_signature(&message, der));
-    let good = hs(&header("HS256", "secret", ""), &claims);
-    let parts: Vec<_> = good.expose().split('.').collect();
-    for (what, token) in [
-        ("a dot behind it", format!("{}.", good.expose())),
-        ("a dot before it", format!(".{}", good.expose())),
-        ("an empty payload", format!("{}..{}", parts[0], parts[2])),
-        ("an empty header", format!(".{}.{}", parts[1], parts[2])),
-        ("padding of the header", format!("{}=.{}.{}", parts[0], parts[1], parts[2])),
-        ("padding of the payload", format!("{}.{}==.{}", parts[0], parts[1], parts[2])),
-        ("padding of the signature", format!("{}.{}.{}=", parts[0], parts[1], parts[2])),
-        ("a line end within", format!("{}.{}\n.{}", parts[0], parts[1], parts[2])),
-        ("a NUL behind it", format!("{}\0", good.expose())),
-        ("another payload", format!("{}.{}.{}", parts[0], b64(b"{}"), parts[2])),
-        (
-            "JSON serialization",
-            format!(r#"{{"payload":"{}","signature":"{}"}}"#, parts[1], parts[2]),
-        ),
-        ("9 KiB", format!("{}.{}.{}", parts[0], "A".repeat(9 << 10), parts[2])),
-    ] {
-        forge(what.to_owned(), token.into());
-    }
-    // Claims, signed with the right key: what is not a number is no time, and nothing is guessed.
-    let signed = |name: &str, value: &str| {
-        let whole: Value = serde_json::from_str(&claims).unwrap();
-        let mut fields: Vec<String> = whole
-            .as_object()
-            .unwrap()
-            .iter()
-            .filter(|(key, _)| *key != name)
-            .map(|(key, value)| format!("{key:?}:{value}"))
-            .collect();
-        if !value.is_empty() {
-            fields.push(format!("{name:?}:{value}"));
-        }
-        hs(&header("HS256", "secret", ""), &format!("{{{}}}", fields.join(",")))
-    };
-    let (past, future) = (now() - 1e4, now() + 1e4);
-    for (name, values) in [
-        (
-            "exp",
-            &[
-                "",
-                "null",
-                "true",
-                "\"4102444800\"",
-                "NaN",
-                "Infinity",
-                "-Infinity",
-                "1e309",
-                "1e308",
-                "-1",
-                "0",
-                "[4102444800]",
-                "{}",
-                "0x7fffffff",
-                "04102444800",
-                &past.to_string(),
-            ][..],
-        ),
-        ("nbf", &["\"0\"", "true", "[]", "NaN", "1e309", &future.to_string()]),
-        ("iat", &["\"0\"", "true", "[]", "NaN", "1e309"]),
-        ("jti", &["7", "[]", "{}", "true"]),
-        (
-            "aud",
-            &[
-                "",
-                "null",
-                "\"other\"",
-                "[]",
-                "[\"other\"]",
-                "[\"COWRITE\"]",
-                "[[\"cowrite\"]]",
-                "\"cowrite \"",
-                "{\"cowrite\":1}",
-                "true",
-            ],
-        ),
-        (
-            "iss",
-            &[
-                "",
-                "null",
-                "\"https://other.example\"",
-                "\"https://issuer.example/\"",
-                "[\"https://issuer.example\"]",
-                "\"https://issuer.example\\u0000\"",
-            ],
-        ),
-        ("sub", &["", "null", "\"\"", "7", "[\"alice\"]", &format!("{:?}", "x".repeat(129))]),
-    ] {
-        for value in values {
-            forge(format!("{name} is {value:?}"), signed(name, value));
-        }
-    }
-    for name in ["iss", "aud", "sub", "exp", "nbf", "iat", "jti", "cowrite"] {
-        let value = match name {
-            "nbf" | "iat" => "1".to_owned(),
-            "jti" => "\"a\"".to_owned(),
-            name => serde_json::from_str::<Value>(&claims).unwrap()[name].to_string(),
-        };
-        let once = signed(name, &value);
-        assert_eq!(access(&authenticator, &once), Ok(Some(Access::Write)), "{name} once");
-        forge(format!("{name} twice"), signed(name, &format!("{value},\"{name}\":{value}")));
-    }
-    // Far too long is long, and no number overflows.
-    for far in ["1e18", "9007199254740993"] {
-        assert_eq!(access(&authenticator, &signed("exp", far)), Ok(Some(Access::Write)), "{far}");
-    }
-    assert!(forgeries.len() > 150, "{}", forgeries.len());
-    for (what, token) in forgeries {
-        assert_refused(&authenticator, &what, &token);
     }
 }
 

@@ -97,7 +97,8 @@ pub(super) struct Credentials {
     wanted: Option<Access>,
     access: Access,
     expires: Option<Instant>,
-    standing: Option<Standing>,
+    /// In a box: without tokens there is none, and a session has no room for it.
+    standing: Option<Box<Standing>>,
     changes: Option<Changes>,
     /// When a new token is asked for; `None` where it was, or needs not be.
     asks: Option<Instant>,
@@ -123,7 +124,7 @@ impl Credentials {
             wanted: *wanted,
             access,
             expires: *expires,
-            standing: standing.clone(),
+            standing: standing.clone().map(Box::new),
             changes: changes.clone(),
             asks: asks(now, *expires),
         }
@@ -162,7 +163,7 @@ impl Credentials {
     /// They were not taken back. Costs the load of a number unless something has changed.
     pub(super) fn still_stand(&mut self, authenticator: &Authenticator) -> bool {
         let has_changed = self.changes.as_mut().is_some_and(Changes::take);
-        !has_changed || authenticator.stands(&self.principal, self.standing.as_ref())
+        !has_changed || authenticator.stands(&self.principal, self.standing.as_deref())
     }
 
     /// Takes those of `token` in their place, and returns the access if it is another one.
@@ -187,7 +188,7 @@ impl Credentials {
         let access = limited(identity.grant(&self.document), self.wanted)?.access;
         self.expires = identity.expires();
         // Judged by what is now or was a moment ago: of a change since then `changes` tells.
-        self.standing = identity.standing().cloned();
+        self.standing = identity.standing().cloned().map(Box::new);
         self.asks = asks(now, self.expires);
         let before = std::mem::replace(&mut self.access, access);
         Ok((before != access).then_some(access))

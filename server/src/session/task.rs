@@ -180,13 +180,16 @@ async fn join_room(
     Ok((room, credentials))
 }
 
-/// Waits for the next change of what tokens are judged by; for ever where there is none.
-async fn next_change(changes: Option<Changes>) -> Option<Changes> {
-    match changes {
-        Some(mut changes) => {
-            changes.wait().await;
-            Some(changes)
-        }
+/// Waits for the next change of what tokens are judged by.
+async fn next_change(mut changes: Changes) -> Changes {
+    changes.wait().await;
+    changes
+}
+
+/// Waits for `work`; for ever if there is none.
+async fn or_never<F: Future + Unpin>(work: Option<&mut F>) -> F::Output {
+    match work {
+        Some(work) => work.await,
         None => std::future::pending().await,
     }
 }
@@ -211,8 +214,9 @@ impl Live<'_> {
         }
         let draining = self.sessions.inner.tasks.token();
         let mut due = std::pin::pin!(sleep_until(time::now()));
-        // One future for all rounds: while nothing changes, a round looks at it and no more.
-        let mut changed = std::pin::pin!(next_change(self.open.credentials.changes()));
+        // One future for all rounds: while nothing changes, a round looks at it and no more. In a box,
+        // because where nobody shows a token there is none.
+        let mut changed = self.open.credentials.changes().map(|it| Box::pin(next_change(it)));
         loop {
             // In order of priority: ends first, then frames, which also are signs of life.
             tokio::select! {
@@ -237,11 +241,11 @@ impl Live<'_> {
                         }
                     }
                 },
-                changes = &mut changed => {
+                changes = or_never(changed.as_mut()) => {
                     if !self.still_stands() {
                         return Ended::Closed(CloseReason::TokenRevoked);
                     }
-                    changed.set(next_change(changes));
+                    changed = Some(Box::pin(next_change(changes)));
                 }
                 () = &mut due => {
                     let now = time::now();
