@@ -39,6 +39,10 @@ pub struct Metrics {
     pub session: SessionMetrics,
     /// What the doors do.
     pub transport: TransportMetrics,
+    /// What tokens are judged by.
+    pub auth: AuthMetrics,
+    /// Times that the configuration was read again, by result.
+    pub config_reloads: Family<ResultLabels, Counter>,
 }
 
 /// What the log does. Cheap to clone; clones share their values.
@@ -125,6 +129,53 @@ pub struct TransportMetrics {
     pub tls_reloads: Counter,
     /// Times that changed TLS files could not be used.
     pub tls_reload_failures: Counter,
+}
+
+/// What tokens are judged by. Cheap to clone; clones share their values.
+#[derive(Clone, Debug)]
+pub struct AuthMetrics {
+    /// Fetches of the issuer's keys, by result.
+    pub jwks_fetches: Family<ResultLabels, Counter>,
+    /// When the last fetch that was good ended, in seconds since 1970; 0 before the first.
+    pub jwks_fetched: Gauge,
+    /// Keys that tokens are verified with, of files and of the issuer.
+    pub keys: Gauge,
+    /// Entries in the list of revocations.
+    pub revocations: Gauge,
+    /// Times that a changed list of revocations could not be used.
+    pub revocation_failures: Counter,
+}
+
+impl AuthMetrics {
+    /// Counts a fetch.
+    pub fn fetched(&self, result: Outcome) {
+        self.jwks_fetches.get_or_create(&ResultLabels { result }).inc();
+    }
+}
+
+/// What came of something that can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It was done.
+    Ok,
+    /// It was not, and everything is as it was.
+    Failed,
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        encoder.write_str(match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// The label of [`AuthMetrics::jwks_fetches`] and of [`Metrics::config_reloads`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ResultLabels {
+    /// What came of it.
+    pub result: Outcome,
 }
 
 /// Why a room was closed.
@@ -248,7 +299,35 @@ impl Metrics {
                 "Times that changed TLS files could not be used",
             ),
         };
-        Self { registry, log, room, session, transport }
+        let auth = AuthMetrics {
+            jwks_fetches: add(
+                r,
+                "auth_jwks_fetches",
+                "Fetches of the keys of the issuer",
+                Family::<ResultLabels, Counter>::default(),
+            ),
+            jwks_fetched: {
+                let metric = Gauge::default();
+                let help = "When the keys of the issuer were fetched last";
+                let name = "auth_jwks_fetched_timestamp";
+                r.register_with_unit(name, help, Unit::Seconds, metric.clone());
+                metric
+            },
+            keys: gauge(r, "auth_keys", "Keys that tokens are verified with"),
+            revocations: gauge(r, "auth_revocations", "Entries in the list of revocations"),
+            revocation_failures: counter(
+                r,
+                "auth_revocation_failures",
+                "Times that a changed list of revocations could not be used",
+            ),
+        };
+        let config_reloads = add(
+            r,
+            "config_reloads",
+            "Times that the configuration was read again",
+            Family::<ResultLabels, Counter>::default(),
+        );
+        Self { registry, log, room, session, transport, auth, config_reloads }
     }
 
     /// The metrics in the OpenMetrics text format, version 1.0.0.

@@ -32,6 +32,8 @@ pub struct HDocument {
     pub denied: Option<String>,
     /// Why the document was closed.
     pub closed: Option<String>,
+    /// Times that a new token was asked for.
+    pub asked: usize,
     /// State vectors of the server.
     pub questions: usize,
     /// Differences that answered ours.
@@ -99,6 +101,7 @@ impl HDocument {
                     self.awareness.insert(client, (clock, reader.text()));
                 }
             }
+            (2, 0) => self.asked += 1,
             (2, 1) => self.denied = Some(reader.text()),
             (2, 2) => self.scope = Some(reader.text()),
             (8, status) => self.statuses.push_back(status == 1),
@@ -134,10 +137,22 @@ impl HClient {
 
     /// As [`Self::attach`], with a copy from before.
     pub async fn attach_with(&mut self, address: &str, doc: Doc) {
+        self.attach_as(address, "tok", doc).await;
+    }
+
+    /// As [`Self::attach_with`], with this token.
+    pub async fn attach_as(&mut self, address: &str, token: &str, doc: Doc) {
         let state_vector = doc.transact().state_vector().encode_v1();
         self.documents.insert(address.to_owned(), HDocument { doc, ..HDocument::default() });
-        self.send(address, &[2, 0, 3, b't', b'o', b'k', 5, b'4', b'.', b'8', b'.', b'0']).await;
+        self.show(address, token).await;
         self.send(address, &lib0::message(&[0, 0], &state_vector)).await;
+    }
+
+    /// Sends a token.
+    pub async fn show(&mut self, address: &str, token: &str) {
+        let mut message = BytesMut::from(&lib0::message(&[2, 0], token.as_bytes())[..]);
+        lib0::put_bytes(&mut message, b"4.8.0");
+        self.send(address, &message).await;
     }
 
     /// Sends a message about a document.

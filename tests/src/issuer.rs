@@ -1,12 +1,14 @@
 //! Who makes tokens for the people of a test.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cowrite_server::{
     app::Config,
     auth::{self, Access, Algorithm, KeyConfig, Mode, Right, Scope},
     ids::DocumentId,
 };
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// Makes tokens that servers with its settings take.
@@ -34,6 +36,12 @@ impl Issuer {
             ..auth::Config::default()
         };
         Self { config, _directory: directory }
+    }
+
+    /// The file with the secret.
+    #[must_use]
+    pub fn secret(&self) -> &Path {
+        &self.config.keys[0].file
     }
 
     /// Makes a server ask for tokens of this issuer.
@@ -76,6 +84,14 @@ impl Issuer {
     pub fn token_for(&self, life: Duration, subject: &str, grants: &[(&str, Access)]) -> String {
         mint(&self.config, life, subject, grants)
     }
+}
+
+/// The `jti` of a token.
+#[must_use]
+pub fn jti(token: &str) -> String {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).expect("three parts"));
+    let claims: Value = serde_json::from_slice(&payload.expect("base64url")).expect("JSON");
+    claims["jti"].as_str().expect("a jti").to_owned()
 }
 
 fn mint(config: &auth::Config, life: Duration, subject: &str, grants: &[(&str, Access)]) -> String {

@@ -23,12 +23,15 @@
     reason = "support for tests: whatever goes wrong here has to fail a test"
 )]
 
+mod authority;
 mod content;
 mod faults;
+mod guest;
 mod hocuspocus;
 mod hostile;
 mod http1;
 mod issuer;
+mod key_server;
 mod participant;
 pub mod parts;
 mod process;
@@ -41,13 +44,16 @@ mod websocket;
 use std::time::Duration;
 
 pub use crate::{
+    authority::{Authority, Issued},
     content::{assert_converged, content},
     faults::FaultyLog,
+    guest::{AnyDoor, Farewell, Guest},
     hocuspocus::{HClient, HDocument, addressed},
     hostile::{Attack, Hostile},
     http1::{GrpcWebPart, GrpcWebStream, HttpAnswer, http_get, http_request},
-    issuer::Issuer,
-    participant::{Participant, text_update},
+    issuer::{Issuer, jti},
+    key_server::{Answer, KeyServer, SigningKey},
+    participant::{Participant, text_update, text_update_of},
     process::{ServerProcess, cowrite},
     proxy::ChaosProxy,
     raw::{Door, RawSession, Refused, channel, join, join_as, refused, up},

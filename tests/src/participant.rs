@@ -51,9 +51,15 @@ pub struct Participant {
 /// An update by a client that is not there yet, which types `text`.
 #[must_use]
 pub fn text_update(text: &str) -> Bytes {
+    text_update_of(ROOT, text)
+}
+
+/// As [`text_update`], into another shared type.
+#[must_use]
+pub fn text_update_of(root: &str, text: &str) -> Bytes {
     let doc = Doc::with_options(options(client_id()));
     let mut txn = doc.transact_mut();
-    txn.get_or_insert_text(ROOT).insert(&mut txn, 0, text);
+    txn.get_or_insert_text(root).insert(&mut txn, 0, text);
     txn.encode_update_v1().into()
 }
 

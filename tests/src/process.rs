@@ -1,6 +1,10 @@
 //! The server as a process of its own, which can be killed.
 
-use std::{path::Path, process::Stdio, sync::OnceLock};
+use std::{
+    path::Path,
+    process::Stdio,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
 
 use std::net::SocketAddr;
 
@@ -18,6 +22,8 @@ pub struct ServerProcess {
     child: Child,
     address: SocketAddr,
     admin: SocketAddr,
+    /// What it has logged since it serves, without colours.
+    said: Arc<Mutex<String>>,
 }
 
 /// The command, which cargo has built next to the tests.
@@ -108,12 +114,17 @@ impl ServerProcess {
             return Err(std::io::Error::other(format!("the server does not serve: {said}")));
         };
         // A pipe that nobody reads would stop the server; a test that fails shows what it said.
+        let said = Arc::new(Mutex::new(String::new()));
+        let log = Arc::clone(&said);
         Tasks::new().spawn(async move {
             while let Ok(Some(line)) = stderr.next_line().await {
                 eprintln!("server: {line}");
+                let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                log.push_str(&plain(&line));
+                log.push('\n');
             }
         });
-        Ok(Self { child, address, admin })
+        Ok(Self { child, address, admin, said })
     }
 
     /// Where clients come in.
@@ -138,6 +149,12 @@ impl ServerProcess {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id().expect("a process that was not waited for")
+    }
+
+    /// What it has logged since it serves, without colours.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Kills the process as a loss of power does: with SIGKILL.

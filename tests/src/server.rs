@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use cowrite_server::{
-    app::{Config, Server, Stopped},
+    app::{Config, Live, Server, Stopped},
     log::{Kind, MemoryLog, UpdateLog},
     metrics::Metrics,
     shutdown::Tasks,
@@ -21,7 +21,8 @@ pub struct TestServer {
     address: SocketAddr,
     admin: SocketAddr,
     metrics: Arc<Metrics>,
-    tls: Option<Tls>,
+    tls: Tls,
+    live: Live,
     stop: CancellationToken,
     running: Option<JoinHandle<Stopped>>,
     channel: Channel,
@@ -79,11 +80,11 @@ impl TestServer {
     async fn run(server: Server) -> Self {
         let address = server.local_addr().expect("an address");
         let admin = server.admin_addr().expect("an address");
-        let (metrics, tls) = (server.metrics(), server.tls());
+        let (metrics, tls, live) = (server.metrics(), server.tls(), server.live());
         let stop = CancellationToken::new();
         let running = Tasks::new().spawn(server.run(stop.clone().cancelled_owned()));
         let channel = channel(address).await;
-        Self { address, admin, metrics, tls, stop, running: Some(running), channel }
+        Self { address, admin, metrics, tls, live, stop, running: Some(running), channel }
     }
 
     /// Where clients come in.
@@ -116,10 +117,16 @@ impl TestServer {
         &self.metrics
     }
 
-    /// What can be told to read its files anew, where TLS is spoken.
+    /// TLS, which can be told to read its files anew.
     #[must_use]
-    pub fn tls(&self) -> Option<Tls> {
+    pub fn tls(&self) -> Tls {
         self.tls.clone()
+    }
+
+    /// What takes other settings while the server runs.
+    #[must_use]
+    pub fn live(&self) -> Live {
+        self.live.clone()
     }
 
     /// Asks the server to end, without waiting for it.

@@ -309,6 +309,11 @@ impl YClient {
     /// Takes the next message.
     pub async fn step(&mut self) {
         let message = self.socket.message().await;
+        self.receive(message).await;
+    }
+
+    /// Takes a message that was read.
+    pub async fn receive(&mut self, message: Bytes) {
         let answer = self.take(message);
         if let Some(answer) = answer {
             self.socket.send_bytes(answer).await;

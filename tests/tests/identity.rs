@@ -31,17 +31,19 @@ use tonic::{Request, Status};
 enum Role {
     Nothing,
     Read,
+    Comment,
     Write,
     Admin,
 }
 
 impl Role {
-    const ALL: [Self; 4] = [Self::Nothing, Self::Read, Self::Write, Self::Admin];
+    const ALL: [Self; 5] = [Self::Nothing, Self::Read, Self::Comment, Self::Write, Self::Admin];
 
     fn grants(self, document: &str) -> Vec<(&str, Access)> {
         match self {
             Self::Nothing => vec![("elsewhere", Access::Admin)],
             Self::Read => vec![(document, Access::Read)],
+            Self::Comment => vec![(document, Access::Comment)],
             Self::Write => vec![(document, Access::Write)],
             Self::Admin => vec![(document, Access::Admin)],
         }
@@ -124,11 +126,12 @@ fn expected(role: Role, state: State, deed: Deed) -> Outcome {
     match (role, deed) {
         (Role::Nothing, Deed::List) => Hidden,
         (Role::Nothing, _) => Refused("FORBIDDEN"),
-        (Role::Read, Deed::Update) => Refused("WRITE_DENIED"),
+        // What is written here is no comment.
+        (Role::Read | Role::Comment, Deed::Update) => Refused("WRITE_DENIED"),
         (_, Deed::RefreshAsSomebodyElse) => Refused("SUBJECT_CHANGED"),
         (_, Deed::JoinAgain) => Refused("ALREADY_JOINED"),
         (
-            Role::Read | Role::Write | Role::Admin,
+            Role::Read | Role::Comment | Role::Write | Role::Admin,
             Deed::Join
             | Deed::Awareness
             | Deed::Pong

@@ -13,7 +13,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cowrite_server::{app::Config, metrics::Metrics};
+use cowrite_server::{
+    app::{Config, LIVE},
+    metrics::Metrics,
+};
 
 /// The longest file, in lines that are neither tests nor comments.
 const LINES_MAX: usize = 700;
@@ -162,7 +165,8 @@ fn only_the_folders_that_own_them_import_yrs_tonic_and_sqlite() {
         ("yrs", &["server/src/crdt", "server/src/app/remote.rs", "server/src/exchange/tests.rs"]),
         ("tonic", &["server/src/transport", "server/src/app"]),
         ("axum", &["server/src/transport", "server/src/app"]),
-        ("hyper_util", &["server/src/transport"]),
+        // An issuer publishes its keys over HTTP.
+        ("hyper_util", &["server/src/transport", "server/src/auth/fetch.rs"]),
         // A database of others is another outside thing than our catalogue.
         (
             "rusqlite",
@@ -252,6 +256,19 @@ fn every_metric_is_documented_and_every_documented_metric_exists() {
         }
     }
     assert_eq!(first_column("docs/metrics.md"), registered);
+}
+
+#[test]
+fn the_keys_that_change_without_a_restart_are_listed() {
+    let text = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let section = text.split("\n## What changes without a restart").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let listed: Vec<_> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("- `"))
+        .map(|line| line.trim_end_matches('`'))
+        .collect();
+    assert_eq!(listed, LIVE);
 }
 
 #[test]

@@ -11,84 +11,22 @@
 use std::{
     fs,
     net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use cowrite_client::{Client, DocumentOptions};
 use cowrite_server::{app::Server, metrics::Metrics, transport::Tls};
-use cowrite_tests::{TestServer, eventually, http_get, soon};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
-};
-use tempfile::TempDir;
+use cowrite_tests::{Authority, Issued, TestServer, eventually, http_get, soon};
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
-
-/// A certificate authority, and a folder with what it issued.
-struct Authority {
-    folder: TempDir,
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-/// The files of one certificate.
-struct Issued {
-    certificate: PathBuf,
-    key: PathBuf,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let folder = TempDir::new().unwrap();
-        fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
-        Self { folder, issuer }
-    }
-
-    fn ca(&self) -> PathBuf {
-        self.folder.path().join("ca.pem")
-    }
-
-    /// Issues a certificate for the loopback address, into files with `name`.
-    fn issue(&self, name: &str) -> Issued {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let file = |end: &str| self.folder.path().join(format!("{name}.{end}"));
-        let issued = Issued { certificate: file("crt"), key: file("key") };
-        fs::write(&issued.certificate, certificate.pem()).unwrap();
-        fs::write(&issued.key, key.serialize_pem()).unwrap();
-        issued
-    }
-
-    /// What a client says at the beginning: these protocols, and perhaps who it is.
-    fn client(&self, protocols: &[&str], identity: Option<&Issued>) -> TlsConnector {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.ca()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let mut config = match identity {
-            Some(issued) => {
-                let chain = vec![CertificateDer::from_pem_file(&issued.certificate).unwrap()];
-                let key = PrivateKeyDer::from_pem_file(&issued.key).unwrap();
-                builder.with_client_auth_cert(chain, key).unwrap()
-            }
-            None => builder.with_no_client_auth(),
-        };
-        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        TlsConnector::from(Arc::new(config))
-    }
-}
 
 async fn server(issued: &Issued, client_ca: Option<&Path>) -> TestServer {
     TestServer::with_config(|config| {
@@ -192,7 +130,7 @@ async fn a_new_certificate_is_shown_to_new_connections_and_open_streams_go_on() 
     let before = shown(&authority, server.address()).await;
 
     authority.issue("server");
-    server.tls().unwrap().reload();
+    server.tls().reload();
 
     let after = shown(&authority, server.address()).await;
     assert_ne!(before, after);
@@ -209,7 +147,7 @@ async fn files_that_cannot_be_used_leave_everything_as_it_was() {
     let server = server(&issued, None).await;
     let before = shown(&authority, server.address()).await;
     let other = authority.issue("other");
-    let tls = server.tls().unwrap();
+    let tls = server.tls();
 
     // The certificate of another key; no certificate at all; not even a file.
     fs::copy(&other.certificate, &issued.certificate).unwrap();
@@ -264,7 +202,7 @@ async fn where_client_certificates_are_asked_for_nobody_comes_in_without_one() {
 async fn files_that_cannot_be_used_are_refused_at_the_start_by_name() {
     let authority = Authority::new();
     let (issued, other) = (authority.issue("server"), authority.issue("other"));
-    let empty = authority.folder.path().join("empty.pem");
+    let empty = authority.folder().join("empty.pem");
     fs::write(&empty, "").unwrap();
     let metrics = Metrics::new().transport;
     let refused = |certificate: &Path, key: &Path, client_ca: &Path| {
@@ -277,7 +215,7 @@ async fn files_that_cannot_be_used_are_refused_at_the_start_by_name() {
         Tls::load(&config, metrics.clone()).unwrap_err().to_string()
     };
     let (good, none) = (&issued, Path::new(""));
-    let missing = authority.folder.path().join("missing.pem");
+    let missing = authority.folder().join("missing.pem");
     let cases = [
         (refused(&missing, &good.key, none), "missing.pem (transport.tls.certificate)"),
         (refused(&empty, &good.key, none), "empty.pem (transport.tls.certificate)"),
@@ -287,5 +225,90 @@ async fn files_that_cannot_be_used_are_refused_at_the_start_by_name() {
     ];
     for (message, part) in cases {
         assert!(message.contains(part), "{message}");
+    }
+}
+
+/// How often certificates change while documents are typed in, and how many documents.
+const ROTATIONS: usize = 20;
+const TYPISTS: usize = 8;
+
+#[tokio::test]
+async fn certificates_and_roots_change_under_load_and_nobody_who_types_notices() {
+    let authority = Authority::new();
+    let mut config = None;
+    let issued = authority.issue("server");
+    let server = TestServer::with_config(|settings| {
+        settings.transport.tls.certificate.clone_from(&issued.certificate);
+        settings.transport.tls.key.clone_from(&issued.key);
+        settings.transport.tls.plaintext = true;
+        config = Some(settings.clone());
+    })
+    .await;
+    let mut config = config.unwrap();
+    let tasks = cowrite_server::shutdown::Tasks::new();
+    let typed: Vec<_> = (0..TYPISTS).map(|_| Arc::new(AtomicUsize::new(0))).collect();
+    let mut documents = Vec::new();
+    for (index, typed) in typed.iter().enumerate() {
+        let ca = fs::read(authority.ca()).unwrap();
+        let url = format!("https://{}", server.address());
+        // A connection of its own for each.
+        let client = soon("a client", Client::builder(url).ca(ca).connect()).await.unwrap();
+        let document = client.document(format!("typed/{index}"), DocumentOptions::default());
+        soon("the document", document.wait_until_synced()).await.unwrap();
+        let (typed, stop) = (Arc::clone(typed), tasks.token().clone());
+        documents.push(tasks.spawn(async move {
+            while !stop.is_cancelled() {
+                append(&document, "x");
+                typed.fetch_add(1, Ordering::Relaxed);
+                soon("the edit to be saved", document.wait_until_saved()).await.unwrap();
+            }
+            document
+        }));
+    }
+
+    let visitor = authority.issue("visitor");
+    let count = || typed.iter().map(|typed| typed.load(Ordering::Relaxed)).collect::<Vec<_>>();
+    let mut shown_before = shown(&authority, server.address()).await;
+    for rotation in 0..ROTATIONS {
+        authority.issue("server");
+        // In every second round clients need a certificate, which those who type do not have.
+        let asks = rotation % 2 == 1;
+        config.transport.tls.client_ca = if asks { authority.ca() } else { Default::default() };
+        server.live().reload(|| Ok(config.clone())).unwrap();
+        let known = authority.client(&["http/1.1"], Some(&visitor));
+        let stream = handshake(&known, server.address()).await.unwrap();
+        let certificate = stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned();
+        assert_ne!(certificate, shown_before, "rotation {rotation}");
+        shown_before = certificate;
+        assert!(get(stream).await.unwrap().starts_with("HTTP/1.1 200"));
+        let unknown =
+            match handshake(&authority.client(&["http/1.1"], None), server.address()).await {
+                Ok(stream) => get(stream).await,
+                Err(error) => Err(error),
+            };
+        assert_eq!(unknown.is_err(), asks, "rotation {rotation}");
+        let before = count();
+        eventually("everybody to type on", || {
+            count().iter().zip(&before).all(|(now, before)| now > before)
+        })
+        .await;
+    }
+    tasks.cancel();
+    let documents = soon("everybody to stop", futures_util::future::join_all(documents)).await;
+    let metrics = server.metrics();
+    assert_eq!(metrics.session.opened.get(), TYPISTS as u64, "no session was opened anew");
+    assert_eq!(metrics.session.sessions.get(), TYPISTS as i64);
+    assert_eq!(metrics.transport.tls_reloads.get(), ROTATIONS as u64);
+    drop(documents);
+    // What others read is what was typed.
+    let ca = fs::read(authority.ca()).unwrap();
+    config.transport.tls.client_ca = Default::default();
+    server.live().reload(|| Ok(config.clone())).unwrap();
+    let url = format!("https://{}", server.address());
+    let reader = soon("a client", Client::builder(url).ca(ca).connect()).await.unwrap();
+    for (index, typed) in count().into_iter().enumerate() {
+        let document = reader.document(format!("typed/{index}"), DocumentOptions::default());
+        soon("the document", document.wait_until_synced()).await.unwrap();
+        assert_eq!(document.text("content").len(), typed, "edits of {index}");
     }
 }

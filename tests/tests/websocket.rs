@@ -87,7 +87,7 @@ async fn a_reader_is_refused_what_is_new_and_acknowledged_what_is_not() {
     let sessions = Sessions::new(
         session::Config::default(),
         registry,
-        Authenticator::new(&auth::Config::default()).unwrap(),
+        Authenticator::new(&auth::Config::default(), metrics.auth.clone()).unwrap(),
         metrics.session.clone(),
         tasks.clone(),
     );

@@ -228,6 +228,19 @@ describe('a session', () => {
     expect(afterUpdates(new Y.Doc())).toBe('a');
   });
 
+  it('who may comment sends what is written, for the server to tell what is a comment', async () => {
+    const provider = await synced();
+    transport.session.send({
+      case: 'accessChanged',
+      value: create(AccessChangedSchema, { access: Access.COMMENT }),
+    });
+    await settle();
+    type(provider, 'a');
+    await settle();
+    expect([provider.access, provider.state]).toEqual(['comment', 'saving']);
+    expect(afterUpdates(new Y.Doc())).toBe('a');
+  });
+
   it('a page without local storage says "not saved" when it has had no session for 8 s', async () => {
     const provider = await synced();
     transport.session.end(networkError());

@@ -578,7 +578,8 @@ export class CowriteProvider extends ObservableV2<CowriteEvents> {
   }
 
   private setAccess(access: DocumentAccess): void {
-    this.unconfirmed.mayWrite(access === 'write');
+    // What is not a comment is refused by the server, which knows what is one.
+    this.unconfirmed.mayWrite(access !== 'read');
     if (access !== this.shownAccess) {
       this.shownAccess = access;
       this.emit('access', [access]);

@@ -21,8 +21,11 @@ const LEAVE_TIMEOUT = 2_000;
 /** What a page that goes may still send, in bytes: browsers let 64 KiB through. */
 export const KEEPALIVE_BYTES = 48 << 10;
 
-/** What a session may do with the document. */
-export type DocumentAccess = 'read' | 'write';
+/**
+ * What a session may do with the document. `comment` may edit the shared type that is for comments, and
+ * nothing else: a page opens its editor as for `read`.
+ */
+export type DocumentAccess = 'read' | 'comment' | 'write';
 
 /** What a session tells its owner. Nothing is told after `ended` or after the session was let go. */
 export interface SessionPorts {
@@ -249,7 +252,15 @@ export class Session {
 }
 
 function accessName(access: Access): DocumentAccess {
-  return access === Access.READ ? 'read' : 'write';
+  switch (access) {
+    case Access.READ:
+      return 'read';
+    case Access.COMMENT:
+      return 'comment';
+    case Access.UNSPECIFIED:
+    case Access.WRITE:
+      return 'write';
+  }
 }
 
 /** A duration in milliseconds. */

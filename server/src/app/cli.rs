@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use toml::Value;
 
 use super::{
-    Config, Server,
+    Config, Live, Server,
     config::{ConfigError, Runtime, Sources},
     export::Export,
     import::Import,
@@ -25,7 +25,6 @@ use super::{
     telemetry,
     token::Token,
 };
-use crate::transport::Tls;
 
 /// A wrong use of the command or of the configuration: EX_USAGE of sysexits.h.
 const EXIT_USAGE: u8 = 64;
@@ -82,7 +81,7 @@ struct Serve {
     file: File,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct File {
     /// The configuration file; deploy/cowrite.example.toml shows every key.
     #[arg(long, value_name = "FILE", env = "COWRITE_CONFIG")]
@@ -170,20 +169,23 @@ impl Serve {
         if self.insecure {
             flags.push(("auth.insecure", Value::Boolean(true)));
         }
-        let config = self.file.load(flags)?;
-        telemetry::start(&config.telemetry);
+        let file = self.file;
+        let load = move || file.load(flags.clone());
+        let config = load()?;
+        let filter = telemetry::start(&config.telemetry);
         let runtime = runtime(&config.runtime)?;
         runtime.block_on(async {
             let server = Server::bind(config).await?;
+            // Before anybody is told that it serves, who may send a signal at once.
+            let reloads = reload_on_hangup(server.live().with_filter(filter), load)?;
+            let stop = signalled()?;
             let (address, admin) = (server.local_addr()?, server.admin_addr()?);
             tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, %admin, "serving");
-            let tls = server.tls();
             // For people, and for scripts that let the system choose a port.
-            let scheme = if tls.is_some() { "https" } else { "http" };
+            let scheme = if server.tls().is_on() { "https" } else { "http" };
             writeln!(io::stdout(), "{scheme}://{address}")?;
-            let reloads = reload_on_hangup(tls)?;
             tokio::select! {
-                _ = server.run(signalled()?) => {}
+                _ = server.run(stop) => {}
                 () = reloads => {}
             }
             Ok(())
@@ -214,18 +216,20 @@ fn runtime(config: &Runtime) -> io::Result<tokio::runtime::Runtime> {
     builder.worker_threads(threads).thread_name("cowrite").enable_all().build()
 }
 
-/// Reads the files of TLS anew whenever the process is told to with SIGHUP, which does nothing else;
+/// Reads the configuration anew whenever the process is told to with SIGHUP, which does nothing else;
 /// never ready.
-fn reload_on_hangup(tls: Option<Tls>) -> io::Result<impl Future<Output = ()>> {
+fn reload_on_hangup(
+    live: Live,
+    load: impl Fn() -> Result<Config, ConfigError> + Clone + Send + 'static,
+) -> io::Result<impl Future<Output = ()>> {
     let mut hangup = signal(SignalKind::hangup())?;
     Ok(async move {
-        loop {
-            match (hangup.recv().await, &tls) {
-                (Some(()), Some(tls)) => tls.reload(),
-                (Some(()), None) => tracing::info!("SIGHUP: nothing to read anew without TLS"),
-                (None, _) => future::pending().await,
-            }
+        while hangup.recv().await.is_some() {
+            let (live, load) = (live.clone(), load.clone());
+            // What is wrong was logged.
+            drop(tokio::task::spawn_blocking(move || live.reload(load)).await);
         }
+        future::pending().await
     })
 }
 

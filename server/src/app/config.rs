@@ -231,7 +231,8 @@ fn parse_value(text: String) -> Value {
     }
 }
 
-fn set(table: &mut Table, key: &str, value: Value) {
+/// Puts `value` at `key`, in tables that are made where there are none.
+pub(super) fn set(table: &mut Table, key: &str, value: Value) {
     match key.split_once('.') {
         None => drop(table.insert(key.to_owned(), value)),
         Some((first, rest)) => {

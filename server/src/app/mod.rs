@@ -5,6 +5,7 @@ pub mod config;
 mod export;
 mod import;
 mod place;
+mod reload;
 mod remote;
 mod repair;
 mod telemetry;
@@ -15,7 +16,10 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-pub use self::config::Config;
+pub use self::{
+    config::Config,
+    reload::{LIVE, Live, ReloadError},
+};
 use crate::{
     auth::{self, Authenticator},
     log::{self, Quarantine, UpdateLog},
@@ -24,7 +28,7 @@ use crate::{
     session::Sessions,
     shutdown::Tasks,
     time,
-    transport::{self, Doors, Health, Listener, ListenerLimits, Readiness, Tls},
+    transport::{self, Doors, Health, Listener, ListenerLimits, Origins, Readiness, Tls},
 };
 
 /// Connections to the admin listener at most: a few probes and scrapers.
@@ -50,9 +54,9 @@ pub enum StartError {
     /// TLS cannot be spoken with the files that are configured.
     #[error(transparent)]
     Tls(#[from] transport::TlsError),
-    /// A key for tokens cannot be used.
+    /// Tokens cannot be checked with the files that are configured.
     #[error(transparent)]
-    Key(#[from] auth::KeyError),
+    Auth(#[from] auth::SettingsError),
     /// The descriptors of the services cannot be read, which is a fault of the build.
     #[error("read the descriptors of the services")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -78,11 +82,13 @@ pub struct Server {
     log: Arc<dyn UpdateLog>,
     listener: Listener,
     admin: Listener,
-    tls: Option<Tls>,
+    live: Live,
+    tls: Tls,
     doors: Doors,
     admin_doors: Doors,
     readiness: Readiness,
     health: Health,
+    authenticator: Authenticator,
     rooms: Tasks,
     sessions: Tasks,
     connections: Tasks,
@@ -129,18 +135,20 @@ impl Server {
             metrics.room.clone(),
             rooms.clone(),
         );
+        let authenticator = Authenticator::new(&config.auth, metrics.auth.clone())?;
         let sessions = Sessions::new(
             config.session.clone(),
             registry,
-            Authenticator::new(&config.auth)?,
+            authenticator.clone(),
             metrics.session.clone(),
             session_tasks.clone(),
         );
         let readiness = Readiness::new(sessions.clone());
         // There has to be time left to say it.
         let drain_spread = config.session.drain_retry_max.min(config.shutdown.grace / 2);
+        let origins = Origins::new(&config.transport.allowed_origins);
         let (doors, health) =
-            transport::doors(&config.transport, &sessions, &readiness, drain_spread)?;
+            transport::doors(&config.transport, &sessions, &readiness, &origins, drain_spread)?;
         let admin_doors = Doors::plain(transport::admin_router(Arc::clone(&metrics), &readiness));
         let bind = async |key, address, config: &transport::Config, tls| {
             let limits = ListenerLimits::new(config);
@@ -148,25 +156,34 @@ impl Server {
             bound.map_err(|source| StartError::Listen { address, key, source })
         };
         let settings = &config.transport;
-        let tls = settings.tls.is_on().then(|| Tls::load(&settings.tls, metrics.transport.clone()));
-        let tls = tls.transpose()?;
-        let listener = bind("transport.listen", settings.listen, settings, tls.clone()).await?;
+        let tls = Tls::load(&settings.tls, metrics.transport.clone())?;
+        let for_clients = Some(tls.clone());
+        let listener = bind("transport.listen", settings.listen, settings, for_clients).await?;
         let admin = transport::Config {
             connections_max: ADMIN_CONNECTIONS_MAX,
             ..config.transport.clone()
         };
         let admin = bind("transport.admin_listen", settings.admin_listen, &admin, None).await?;
+        let live = Live::new(
+            config.clone(),
+            authenticator.clone(),
+            tls.clone(),
+            origins,
+            Arc::clone(&metrics),
+        );
         Ok(Self {
             config,
             metrics,
             log,
             listener,
             admin,
+            live,
             tls,
             doors,
             admin_doors,
             readiness,
             health,
+            authenticator,
             rooms,
             sessions: session_tasks,
             connections,
@@ -191,10 +208,16 @@ impl Server {
         self.admin.local_addr()
     }
 
-    /// What can be told to read its files anew, where TLS is spoken.
+    /// TLS, which can be told to read its files anew.
     #[must_use]
-    pub fn tls(&self) -> Option<Tls> {
+    pub fn tls(&self) -> Tls {
         self.tls.clone()
+    }
+
+    /// What takes other settings while the server runs.
+    #[must_use]
+    pub fn live(&self) -> Live {
+        self.live.clone()
     }
 
     /// What is counted.
@@ -211,7 +234,6 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Stopped {
         let stop = CancellationToken::new();
         let (listeners, admin) = (Tasks::new(), Tasks::new());
-        self.health.set_serving(true).await;
         let serve = self.listener.serve(self.doors, stop.clone(), self.connections.clone());
         listeners.spawn(serve);
         let admin_stop = CancellationToken::new();
@@ -220,11 +242,21 @@ impl Server {
         let compact = compact(Arc::clone(&self.log), self.config.log.compact_interval);
         let compacting = listeners.token().clone().run_until_cancelled_owned(compact);
         listeners.spawn(compacting);
-        if let Some(tls) = self.tls {
-            listeners.spawn(listeners.token().clone().run_until_cancelled_owned(tls.watch()));
-        }
+        let watch = self.tls.watch();
+        listeners.spawn(listeners.token().clone().run_until_cancelled_owned(watch));
+        let keep = self.authenticator.clone().keep();
+        listeners.spawn(listeners.token().clone().run_until_cancelled_owned(keep));
 
-        shutdown.await;
+        let mut shutdown = std::pin::pin!(shutdown);
+        self.health.set_serving(self.authenticator.is_ready()).await;
+        tokio::select! {
+            biased;
+            () = &mut shutdown => {}
+            () = self.authenticator.ready() => {
+                self.health.set_serving(true).await;
+                shutdown.await;
+            }
+        }
         let grace = self.config.shutdown.grace;
         let deadline = time::now() + grace;
         tracing::info!(?grace, "draining");

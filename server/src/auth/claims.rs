@@ -15,9 +15,12 @@ pub(super) struct Claims {
     pub(super) exp: f64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) nbf: Option<f64>,
-    /// Not checked: for clients, which see from it how long a token lives.
+    /// When it was made: for clients, which see from it how long a token lives, and for revocations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) iat: Option<f64>,
+    /// Its own name, for revocations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) jti: Option<String>,
     #[serde(default)]
     pub(super) cowrite: Grants,
 }

@@ -4,8 +4,14 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// The most keys: every one that fits a token may be tried.
-const KEYS_MAX: usize = 16;
+use super::fetch::Address;
+
+/// The most keys of files, and of an issuer: every one that fits a token may be tried.
+pub(super) const KEYS_MAX: usize = 16;
+
+/// The bounds of `auth.jwks_interval`.
+const INTERVAL_MIN: Duration = Duration::from_secs(1);
+const INTERVAL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How clients say who they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +64,16 @@ pub struct Config {
     pub audience: String,
     /// The keys that tokens may be signed with.
     pub keys: Vec<KeyConfig>,
+    /// Where the issuer publishes its keys, as a JSON Web Key Set: an `https` URL, or an `http` one of
+    /// a loopback address. Empty: nowhere.
+    pub jwks_url: String,
+    /// How often they are fetched.
+    #[serde(with = "humantime_serde")]
+    pub jwks_interval: Duration,
+    /// Roots that the certificate of the URL must lead to, as a PEM file. Empty: those of the system.
+    pub jwks_ca: PathBuf,
+    /// The file with the tokens that are taken back. Empty: none.
+    pub revocations: PathBuf,
     /// How far the clocks of this server and of the issuer may be apart.
     #[serde(with = "humantime_serde")]
     pub leeway: Duration,
@@ -71,6 +87,10 @@ impl Default for Config {
             issuer: String::new(),
             audience: String::new(),
             keys: Vec::new(),
+            jwks_url: String::new(),
+            jwks_interval: Duration::from_secs(600),
+            jwks_ca: PathBuf::new(),
+            revocations: PathBuf::new(),
             leeway: Duration::from_secs(30),
         }
     }
@@ -101,15 +121,24 @@ impl Config {
                                 claims iss and aud of a token have to be"
                         .to_owned());
                 }
-                if self.keys.is_empty() {
-                    return Err("auth.mode \"jwt\" needs a key in auth.keys; `cowrite token \
-                                --new-secret FILE` makes a secret for HS256"
+                if self.keys.is_empty() && self.jwks_url.is_empty() {
+                    return Err("auth.mode \"jwt\" needs a key in auth.keys, or auth.jwks_url; \
+                                `cowrite token --new-secret FILE` makes a secret for HS256"
                         .to_owned());
                 }
             }
         }
         if self.keys.len() > KEYS_MAX {
             return Err(format!("auth.keys has more than {KEYS_MAX} keys"));
+        }
+        if !self.jwks_url.is_empty() {
+            Address::parse(&self.jwks_url).map_err(|what| format!("auth.jwks_url {what}"))?;
+        }
+        if self.jwks_interval < INTERVAL_MIN || self.jwks_interval > INTERVAL_MAX {
+            return Err("auth.jwks_interval must be from 1s to 1day".to_owned());
+        }
+        if self.jwks_url.is_empty() && !self.jwks_ca.as_os_str().is_empty() {
+            return Err("auth.jwks_ca means something only with auth.jwks_url".to_owned());
         }
         if self.leeway > Duration::from_secs(300) {
             return Err(

@@ -1,12 +1,16 @@
 //! Verifies JSON Web Tokens.
 
+use std::sync::Arc;
+
 use jsonwebtoken::{Header, Validation, errors::ErrorKind};
 
 use super::{
     Token,
     claims::{Claims, Rights},
     config::{Algorithm, Config},
+    crypto::Digest,
     keys::Key,
+    revocations::{self, Issued},
 };
 use crate::{
     ids::Principal,
@@ -50,8 +54,17 @@ pub(super) enum Invalid {
     Expired,
     #[error("it is not valid yet")]
     NotYet,
+    #[error("it was revoked")]
+    Revoked,
     #[error("the claim cowrite has an entry that cannot be")]
     Grants,
+}
+
+impl Invalid {
+    /// Whether another key would make a difference.
+    pub(super) fn is_of_key(self) -> bool {
+        matches!(self, Self::Key | Self::Algorithm | Self::Signature)
+    }
 }
 
 /// What a token says, after everything was checked.
@@ -61,13 +74,30 @@ pub(super) struct Verified {
     pub(super) rights: Rights,
     /// When it is good no longer: its `exp` and the leeway.
     pub(super) expires: Instant,
+    pub(super) standing: Standing,
+}
+
+/// What is kept of a token to judge it again when what it was judged by has changed: the token itself
+/// is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub(super) issued: Issued,
+    /// The key that verified it.
+    pub(super) key: Digest,
+    pub(super) terms: Arc<Terms>,
+}
+
+/// Whose tokens are taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Terms {
+    issuer: String,
+    audience: String,
 }
 
 /// What a token has to be like.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Verifier {
-    issuer: String,
-    audience: String,
+    pub(super) terms: Arc<Terms>,
     leeway: Duration,
 }
 
@@ -90,7 +120,7 @@ pub(super) fn header(token: &Token) -> Result<Header, Invalid> {
 impl Verifier {
     pub(super) fn new(config: &Config) -> Self {
         let Config { issuer, audience, leeway, .. } = config.clone();
-        Self { issuer, audience, leeway }
+        Self { terms: Arc::new(Terms { issuer, audience }), leeway }
     }
 
     /// Checks `token` against `keys`, of which none but those for its `kid` are tried, each with its
@@ -109,18 +139,25 @@ impl Verifier {
                 continue;
             }
             match signed(token, key) {
-                Ok(claims) => return self.check(&claims, wall_ms, now),
+                Ok(claims) => return self.check(&claims, key.digest, wall_ms, now),
                 Err(why) => invalid = why,
             }
         }
         Err(invalid)
     }
 
-    fn check(&self, claims: &Claims, wall_ms: u64, now: Instant) -> Result<Verified, Invalid> {
-        if claims.iss != self.issuer {
+    fn check(
+        &self,
+        claims: &Claims,
+        key: Digest,
+        wall_ms: u64,
+        now: Instant,
+    ) -> Result<Verified, Invalid> {
+        let Terms { issuer, audience } = &*self.terms;
+        if claims.iss != *issuer {
             return Err(Invalid::Issuer);
         }
-        if !claims.aud.contains(&self.audience) {
+        if !claims.aud.contains(audience) {
             return Err(Invalid::Audience);
         }
         // Empty is who has no credentials.
@@ -137,7 +174,11 @@ impl Verifier {
         }
         let left = Duration::from_secs_f64(left.min(LIFE_MAX.as_secs_f64()));
         let rights = claims.cowrite.rights().ok_or(Invalid::Grants)?;
-        Ok(Verified { principal, rights, expires: now + left })
+        // A cast from a float saturates: before 1970 is 1970.
+        let at_ms = claims.iat.map(|iat| (iat * 1000.0) as u64);
+        let issued = Issued { at_ms, id: claims.jti.as_deref().map(revocations::token_id) };
+        let standing = Standing { issued, key, terms: Arc::clone(&self.terms) };
+        Ok(Verified { principal, rights, expires: now + left, standing })
     }
 }
 

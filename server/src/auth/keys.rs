@@ -1,13 +1,16 @@
-//! Keys that tokens are signed with, from files.
+//! Keys that tokens are signed with, and those of them that are in files.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-use jsonwebtoken::{DecodingKey, EncodingKey};
+use jsonwebtoken::{DecodingKey, DecodingKeyKind, EncodingKey};
 
-use super::config::{Algorithm, KeyConfig};
+use super::{
+    config::{Algorithm, KeyConfig},
+    crypto::{self, Digest},
+};
 
 /// The shortest secret, in bytes: as many as the hash has (RFC 7518, section 3.2).
 const SECRET_BYTES_MIN: usize = 32;
@@ -45,6 +48,8 @@ pub(super) struct Key {
     /// `None` for all tokens.
     pub(super) kid: Option<String>,
     pub(super) decoding: DecodingKey,
+    /// The same for the same key, read again: who was let in by a key is asked to go when it has.
+    pub(super) digest: Digest,
 }
 
 impl Key {
@@ -55,7 +60,7 @@ impl Key {
         let parse = match config.algorithm {
             Algorithm::HS256 => {
                 let decoding = DecodingKey::from_secret(&read_secret(path)?);
-                return Ok(Self::new(config, decoding));
+                return Ok(Self::configured(config, decoding));
             }
             Algorithm::RS256 => DecodingKey::from_rsa_pem,
             Algorithm::ES256 => DecodingKey::from_ec_pem,
@@ -68,12 +73,32 @@ impl Key {
         let decoding = parse(&pem).map_err(|_| {
             unusable("is not a public key in PEM (BEGIN PUBLIC KEY) for its algorithm")
         })?;
-        Ok(Self::new(config, decoding))
+        Ok(Self::configured(config, decoding))
     }
 
-    fn new(config: &KeyConfig, decoding: DecodingKey) -> Self {
+    fn configured(config: &KeyConfig, decoding: DecodingKey) -> Self {
         let kid = (!config.kid.is_empty()).then(|| config.kid.clone());
-        Self { algorithm: config.algorithm, kid, decoding }
+        Self::new(config.algorithm, kid, decoding)
+    }
+
+    /// A key that is used with `algorithm` alone.
+    pub(super) fn new(algorithm: Algorithm, kid: Option<String>, decoding: DecodingKey) -> Self {
+        let name: &[u8] = match algorithm {
+            Algorithm::HS256 => b"HS256",
+            Algorithm::RS256 => b"RS256",
+            Algorithm::ES256 => b"ES256",
+            Algorithm::EdDSA => b"EdDSA",
+        };
+        let (is_named, named) = (&[u8::from(kid.is_some())], kid.as_deref().unwrap_or_default());
+        let digest = match decoding.kind() {
+            DecodingKeyKind::SecretOrDer(key) => {
+                crypto::digest(&[name, is_named, named.as_bytes(), key])
+            }
+            DecodingKeyKind::RsaModulusExponent { n, e } => {
+                crypto::digest(&[name, is_named, named.as_bytes(), n, e])
+            }
+        };
+        Self { algorithm, kid, decoding, digest }
     }
 
     /// Whether the key may be the one of a token with this `kid`.

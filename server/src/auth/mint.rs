@@ -29,6 +29,9 @@ pub enum MintError {
     /// Nobody is named.
     #[error("the subject is empty, or longer than {} bytes", Principal::BYTES_MAX)]
     Subject,
+    /// There is no randomness to be had.
+    #[error("get random bytes from the system")]
+    Random(#[source] io::Error),
     /// It was not signed, which is a fault of the build.
     #[error("sign the token")]
     Sign(#[source] jsonwebtoken::errors::Error),
@@ -60,6 +63,7 @@ pub fn mint(
         exp: (issued + lifetime.as_secs()) as f64,
         nbf: None,
         iat: Some(issued as f64),
+        jti: Some(random_hex::<8>().map_err(MintError::Random)?),
         cowrite: Grants::of(rights),
     };
     let mut header = Header::new(jsonwebtoken::Algorithm::HS256);
@@ -75,9 +79,13 @@ pub fn mint(
 /// The file exists, or cannot be written.
 pub fn new_secret(path: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    let mut random = [0; 32];
-    getrandom::fill(&mut random).map_err(io::Error::other)?;
-    let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    writeln!(file, "{digits}")?;
+    writeln!(file, "{}", random_hex::<32>()?)?;
     file.sync_all()
+}
+
+/// Random bytes as hexadecimal digits.
+fn random_hex<const BYTES: usize>() -> io::Result<String> {
+    let mut random = [0; BYTES];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -6,6 +6,7 @@ use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
+use futures_util::FutureExt as _;
 use ring::{
     hmac,
     rand::SystemRandom,
@@ -14,12 +15,12 @@ use ring::{
 use serde_json::{Value, json};
 
 use super::*;
-use crate::time::Duration;
+use crate::{metrics::Metrics, time::Duration};
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(super) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// The public half of an RSA key whose private half nobody has kept, and what it signed.
-const RSA_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+pub(super) const RSA_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
 MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAr5Vb4sPWLn1rqKHMy/wI
 KamG9AQaG99/mKI4yO/A5T/D2EbX1YwqG79dMTOsbGew6AtFhVbNkzFdHSjIZDt8
 OekZj6wdwkIEg1MdOlsYuqgddyveLmL1g9k3HwQDRtE8wN99tIPhkA8jxR6fUMn4
@@ -33,14 +34,18 @@ const RSA_HEADER: &str = r#"{"alg":"RS256","typ":"JWT"}"#;
 const RSA_CLAIMS: &str = r#"{"iss":"https://issuer.example","aud":"cowrite","sub":"alice","exp":4102444800,"cowrite":{"documents":[{"id":"notes/7","access":"write"}]}}"#;
 const RSA_SIGNATURE: &str = "gXrzQWwvdAT6h9pCkspBfSNwW0nvvhucBnCA8RxVuT7sQFBIoyxAo4JPaBdxPsmsDWzpmAbSVtIcTUxr6WXHwGNpoxTM0_ghfWcxMK6boWBn_6F7f3IZdaX2bLTM8kI44jVFrzyufsNT6w4v0racadoYTBjMwIzezO8pVvwObBXojbjc6ZMRoeYRl8FH4wpntVvbqlyRpW0PM_AvLbqPQwJQy9z4Js2OMtb0Xr5M1iYBkhP0rYmjp_q_yjNhWjSyJWHZMeNIlyJgRb-mRwfenW-j2zSgjEngwrakC6Iisk6xrb4y8Cdp-OzSA3vADAFPWaINt_tGr0nc9XcoSs7dLA";
 
+/// SubjectPublicKeyInfo up to the key: P-256, and Ed25519.
+pub(super) const EC_PREFIX: &[u8] = b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
+const ED_PREFIX: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
+
 /// Keys in a directory that goes with it.
-struct Keys {
+pub(super) struct Keys {
     directory: tempfile::TempDir,
     keys: Vec<KeyConfig>,
 }
 
 impl Keys {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap(), keys: Vec::new() }
     }
 
@@ -50,10 +55,15 @@ impl Keys {
         path
     }
 
-    fn with(mut self, algorithm: Algorithm, text: &str, kid: &str) -> Self {
+    pub(super) fn with(mut self, algorithm: Algorithm, text: &str, kid: &str) -> Self {
         let file = self.file(text);
         self.keys.push(KeyConfig { algorithm, file, kid: kid.to_owned() });
         self
+    }
+
+    /// `config` with all keys but the first.
+    fn without_first(&self, config: &Config) -> Config {
+        Config { keys: self.keys[1..].to_vec(), ..config.clone() }
     }
 
     fn config(&self) -> Config {
@@ -66,10 +76,10 @@ impl Keys {
         }
     }
 
-    fn authenticator(&self) -> Authenticator {
+    pub(super) fn authenticator(&self) -> Authenticator {
         let config = self.config();
         config.validate(([0, 0, 0, 0], 1).into()).unwrap();
-        Authenticator::new(&config).unwrap()
+        Authenticator::new(&config, Metrics::new().auth).unwrap()
     }
 }
 
@@ -82,11 +92,11 @@ fn pem(prefix: &[u8], key: &[u8]) -> String {
     format!("-----BEGIN PUBLIC KEY-----\n{der}\n-----END PUBLIC KEY-----\n")
 }
 
-fn now() -> f64 {
+pub(super) fn now() -> f64 {
     time::wall_ms() as f64 / 1000.0
 }
 
-fn claims() -> Value {
+pub(super) fn claims() -> Value {
     let documents = json!([{"id": "notes/7", "access": "write"}]);
     json!({
         "iss": "https://issuer.example", "aud": "cowrite", "sub": "alice",
@@ -94,15 +104,15 @@ fn claims() -> Value {
     })
 }
 
-fn unsigned(header: &str, claims: &str) -> String {
+pub(super) fn unsigned(header: &str, claims: &str) -> String {
     format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
 }
 
-fn with_signature(message: &str, signature: impl AsRef<[u8]>) -> Token {
+pub(super) fn with_signature(message: &str, signature: impl AsRef<[u8]>) -> Token {
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)).into()
 }
 
-fn hs256_of(header: &str, claims: &str, secret: &[u8]) -> Token {
+pub(super) fn hs256_of(header: &str, claims: &str, secret: &[u8]) -> Token {
     let message = unsigned(header, claims);
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
     with_signature(&message, hmac::sign(&key, message.as_bytes()))
@@ -116,41 +126,37 @@ fn rs256() -> Token {
     format!("{}.{RSA_SIGNATURE}", unsigned(RSA_HEADER, RSA_CLAIMS)).into()
 }
 
-fn access(authenticator: &Authenticator, token: &Token) -> Result<Option<Access>, AuthError> {
-    let identity = authenticator.identify(token)?;
+/// Who somebody is, where nothing has to be fetched to know it.
+fn identify(authenticator: &Authenticator, token: &Token) -> Result<Identity, AuthError> {
+    authenticator.identify(token).now_or_never().expect("nothing to wait for")
+}
+
+pub(super) fn access(
+    authenticator: &Authenticator,
+    token: &Token,
+) -> Result<Option<Access>, AuthError> {
+    let identity = identify(authenticator, token)?;
     assert_eq!(identity.principal().as_str(), "alice");
     Ok(identity.access(&DocumentId::parse("notes/7").unwrap()))
 }
 
 #[track_caller]
-fn assert_refused(authenticator: &Authenticator, what: &str, token: &Token) {
-    let identity = authenticator.identify(token);
+pub(super) fn assert_refused(authenticator: &Authenticator, what: &str, token: &Token) {
+    let identity = identify(authenticator, token);
     assert_eq!(identity.unwrap_err(), AuthError::Unauthenticated, "{what}");
 }
 
 #[test]
 fn each_algorithm_verifies_what_its_key_has_signed_and_nothing_else() {
-    let random = SystemRandom::new();
-    let ec = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
-    let ec = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, ec.as_ref(), &random);
-    let ec = ec.unwrap();
-    let ed = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
-    let ed = Ed25519KeyPair::from_pkcs8(ed.as_ref()).unwrap();
-    let (ec_prefix, ed_prefix) = (
-        // SubjectPublicKeyInfo up to the key: P-256, and Ed25519.
-        b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00",
-        b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00",
-    );
-    let es256 = unsigned(r#"{"alg":"ES256"}"#, &claims().to_string());
-    let es256 = with_signature(&es256, ec.sign(&random, es256.as_bytes()).unwrap());
-    let eddsa = unsigned(r#"{"alg":"EdDSA"}"#, &claims().to_string());
-    let eddsa = with_signature(&eddsa, ed.sign(eddsa.as_bytes()));
+    let signers = Signers::new();
+    let es256 = signers.es256(r#"{"alg":"ES256"}"#, &claims().to_string());
+    let eddsa = signers.eddsa(r#"{"alg":"EdDSA"}"#, &claims().to_string());
     let tokens = [hs256(&claims()), rs256(), es256, eddsa];
     let keys = [
         (Algorithm::HS256, format!("{SECRET}\r\n")),
         (Algorithm::RS256, RSA_PUBLIC.to_owned()),
-        (Algorithm::ES256, pem(ec_prefix, ec.public_key().as_ref())),
-        (Algorithm::EdDSA, pem(ed_prefix, ed.public_key().as_ref())),
+        (Algorithm::ES256, signers.ec_pem()),
+        (Algorithm::EdDSA, signers.ed_pem()),
     ];
     let mut all = Keys::new();
     for (i, (algorithm, text)) in keys.iter().enumerate() {
@@ -190,7 +196,8 @@ fn a_public_key_is_no_secret() {
     }
     // Nor can it be made one by mistake.
     let mistaken = Keys::new().with(Algorithm::HS256, RSA_PUBLIC, "");
-    let error = Authenticator::new(&mistaken.config()).unwrap_err().to_string();
+    let error =
+        Authenticator::new(&mistaken.config(), Metrics::new().auth).unwrap_err().to_string();
     assert!(error.contains("is in PEM"), "{error}");
 }
 
@@ -247,7 +254,7 @@ fn a_token_that_is_longer_than_the_limit_is_refused_though_it_is_signed() {
         hs256(&claims)
     };
     assert!(padded(5000).expose().len() < TOKEN_BYTES_MAX);
-    assert!(secret_alone().identify(&padded(5000)).is_ok());
+    assert!(identify(&secret_alone(), &padded(5000)).is_ok());
     assert_refused(&secret_alone(), "too long", &padded(TOKEN_BYTES_MAX));
 }
 
@@ -347,11 +354,11 @@ fn a_key_with_a_kid_is_for_that_kid_alone() {
 
 #[test]
 fn a_token_is_good_until_exp_and_the_leeway() {
-    let identity = secret_alone().identify(&hs256(&claims())).unwrap();
+    let identity = identify(&secret_alone(), &hs256(&claims())).unwrap();
     let left = identity.expires().unwrap().duration_since(time::now());
     assert!(left <= Duration::from_secs(90) && left > Duration::from_secs(80), "{left:?}");
-    let nobody = Authenticator::new(&Config::default()).unwrap();
-    let nobody = nobody.identify(&Token::default()).unwrap();
+    let nobody = Authenticator::new(&Config::default(), Metrics::new().auth).unwrap();
+    let nobody = identify(&nobody, &Token::default()).unwrap();
     assert_eq!((nobody.expires(), nobody.principal()), (None, &Principal::anonymous()));
 }
 
@@ -370,14 +377,20 @@ fn a_key_that_cannot_be_right_is_refused_by_its_file() {
         ),
     ] {
         let keys = Keys::new().with(algorithm, text, "");
-        let error = Authenticator::new(&keys.config()).unwrap_err().to_string();
+        let error =
+            Authenticator::new(&keys.config(), Metrics::new().auth).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
         assert!(error.contains(&*keys.keys[0].file.to_string_lossy()), "{error}");
         assert!(text.is_empty() || !error.contains(text), "{error}");
     }
     let mut config = Keys::new().with(Algorithm::HS256, SECRET, "").config();
     config.keys[0].file = PathBuf::from("there/is/no/such/file");
-    assert!(Authenticator::new(&config).unwrap_err().to_string().contains("no/such/file"));
+    assert!(
+        Authenticator::new(&config, Metrics::new().auth)
+            .unwrap_err()
+            .to_string()
+            .contains("no/such/file")
+    );
 }
 
 #[test]
@@ -407,7 +420,8 @@ fn a_minted_token_grants_what_was_said() {
     ];
     let life = Duration::from_secs(100);
     let token = mint(&config, "alice", &rights, life).unwrap();
-    let identity = Authenticator::new(&config).unwrap().identify(&token).unwrap();
+    let identity = Authenticator::new(&config, Metrics::new().auth).unwrap();
+    let identity = identify(&identity, &token).unwrap();
     let access = |id| identity.access(&DocumentId::parse(id).unwrap());
     assert_eq!(access("notes/7"), Some(Access::Read));
     assert_eq!((access("team/a"), access("team")), (Some(Access::Admin), None));
@@ -433,4 +447,121 @@ fn without_credentials_only_this_machine_is_served_unless_told_otherwise() {
     let empty = Config { mode: Mode::Jwt, ..Config::default() };
     let local = "127.0.0.1:1".parse().unwrap();
     assert!(empty.validate(local).unwrap_err().contains("auth.issuer"));
+}
+
+/// Keys for every algorithm, and who has the private halves.
+pub(super) struct Signers {
+    pub(super) ec: EcdsaKeyPair,
+    pub(super) ed: Ed25519KeyPair,
+    random: SystemRandom,
+}
+
+impl Signers {
+    pub(super) fn new() -> Self {
+        let random = SystemRandom::new();
+        let ec = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+        let ec = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, ec.as_ref(), &random);
+        let ed = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
+        Self { ec: ec.unwrap(), ed: Ed25519KeyPair::from_pkcs8(ed.as_ref()).unwrap(), random }
+    }
+
+    pub(super) fn ec_pem(&self) -> String {
+        pem(EC_PREFIX, self.ec.public_key().as_ref())
+    }
+
+    pub(super) fn ed_pem(&self) -> String {
+        pem(ED_PREFIX, self.ed.public_key().as_ref())
+    }
+
+    pub(super) fn es256(&self, header: &str, claims: &str) -> Token {
+        let message = unsigned(header, claims);
+        let signature = self.ec.sign(&self.random, message.as_bytes()).unwrap();
+        with_signature(&message, signature)
+    }
+
+    pub(super) fn eddsa(&self, header: &str, claims: &str) -> Token {
+        let message = unsigned(header, claims);
+        let signature = self.ed.sign(message.as_bytes());
+        with_signature(&message, signature)
+    }
+}
+
+#[test]
+fn published_keys_verify_what_their_private_halves_have_signed() {
+    let signers = Signers::new();
+    let point = signers.ec.public_key().as_ref();
+    let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    // The modulus, with the exponent 65537: what is in the PEM.
+    let der =
+        STANDARD.decode(RSA_PUBLIC.lines().filter(|l| !l.starts_with('-')).collect::<String>());
+    let der = der.unwrap();
+    let modulus = &der[der.len() - 261..der.len() - 5];
+    let set = json!({"keys": [
+        {"kty": "RSA", "n": b64(modulus), "e": "AQAB"},
+        {"kty": "EC", "crv": "P-256", "kid": "ec", "x": b64(&point[1..33]), "y": b64(&point[33..])},
+        {"kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": b64(signers.ed.public_key().as_ref())},
+    ]});
+    let config = Config { jwks_url: "http://127.0.0.1:1/keys".to_owned(), ..Keys::new().config() };
+    let authenticator = Authenticator::new(&config, Metrics::new().auth).unwrap();
+    assert!(!authenticator.is_ready());
+    let jwt = authenticator.jwt.as_ref().unwrap();
+    let source = jwt.policy.borrow().source.clone().unwrap();
+    jwt.publish(&source, jwks::KeySet::parse(set.to_string().as_bytes()).unwrap());
+    assert!(authenticator.is_ready());
+    let claims = claims().to_string();
+    for token in [
+        rs256(),
+        signers.es256(r#"{"alg":"ES256","kid":"ec"}"#, &claims),
+        signers.eddsa(r#"{"alg":"EdDSA","kid":"ed"}"#, &claims),
+    ] {
+        assert_eq!(access(&authenticator, &token), Ok(Some(Access::Write)));
+    }
+    for token in [
+        hs256_of(r#"{"alg":"HS256","kid":"ec"}"#, &claims, point),
+        signers.es256(r#"{"alg":"ES256","kid":"ed"}"#, &claims),
+    ] {
+        assert_refused(&authenticator, "the wrong kind of key", &token);
+    }
+}
+
+#[test]
+fn what_stands_is_judged_again_by_what_is_now() {
+    let keys = Keys::new().with(Algorithm::HS256, SECRET, "");
+    let list = keys.directory.path().join("revoked.toml");
+    let config = Config { revocations: list.clone(), ..keys.config() };
+    fs::write(&list, "").unwrap();
+    let authenticator = Authenticator::new(&config, Metrics::new().auth).unwrap();
+    let mut changes = authenticator.changes().unwrap();
+    let mut made = claims();
+    (made["iat"], made["jti"]) = (json!(1000), json!("one"));
+    let identity = identify(&authenticator, &hs256(&made)).unwrap();
+    let principal = identity.principal().clone();
+    let mut stands = |config: &Config| {
+        authenticator.apply(Authenticator::prepare(config).unwrap());
+        assert!(changes.take(), "a change is told");
+        assert!(!changes.take(), "once");
+        authenticator.stands(&principal, identity.standing())
+    };
+    assert!(stands(&config));
+    for (text, expected) in [
+        ("[[revoked]]\ntoken = 'one'\n", false),
+        ("[[revoked]]\ntoken = 'two'\n", true),
+        ("[[revoked]]\nsubject = 'alice'\nissued_before = 1970-01-01T00:16:41Z\n", false),
+        ("[[revoked]]\nsubject = 'alice'\nissued_before = 1970-01-01T00:16:40Z\n", true),
+        ("[[revoked]]\nsubject = 'bob'\nissued_before = 2100-01-01T00:00:00Z\n", true),
+    ] {
+        fs::write(&list, text).unwrap();
+        assert_eq!(stands(&config), expected, "{text}");
+        let again = identify(&authenticator, &hs256(&made));
+        assert_eq!(again.is_ok(), expected, "{text}");
+    }
+    for other in [
+        Config { issuer: "https://other.example".to_owned(), ..config.clone() },
+        Config { audience: "other".to_owned(), ..config.clone() },
+        keys.with(Algorithm::HS256, "another secret of thirty-two bytes", "")
+            .without_first(&config),
+    ] {
+        assert!(!stands(&other));
+        assert!(stands(&config), "and back");
+    }
 }

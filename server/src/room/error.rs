@@ -60,6 +60,9 @@ pub enum CloseReason {
     /// The credentials are not valid.
     #[error("the credentials are not valid")]
     Unauthenticated,
+    /// The credentials name a key of the issuer that cannot be had now.
+    #[error("the keys that tokens are checked with cannot be had now, come back later")]
+    KeysUnavailable,
     /// The credentials are valid, and give no access; which says nothing of the document.
     #[error("the credentials give no access to this document")]
     Forbidden,
@@ -138,6 +141,7 @@ impl CloseReason {
             Self::UpdateTooLarge { .. } | Self::UpdateTooLong { .. } => "update_too_large",
             Self::WriteDenied => "write_denied",
             Self::Unauthenticated => "unauthenticated",
+            Self::KeysUnavailable => "keys_unavailable",
             Self::Forbidden => "forbidden",
             Self::TokenExpired => "token_expired",
             Self::TokenRevoked => "token_revoked",
@@ -172,6 +176,7 @@ impl CloseReason {
             | Self::TooSlow(_)
             | Self::TooManySessions(_)
             | Self::TooManyRooms(_)
+            | Self::KeysUnavailable
             | Self::Overloaded
             | Self::Busy
             | Self::LogUnavailable

@@ -4,14 +4,14 @@ use bytes::Bytes;
 
 use super::{CloseReason, Join, PROTOCOL_VERSION, Token, identify};
 use crate::{
-    auth::{Access, Authenticator, Grant},
+    auth::{Access, Authenticator, Changes, Grant, Standing},
     ids::{DocumentId, Epoch, Principal, Sequence},
     room::{Rules, validate},
     time::{Duration, Instant},
 };
 
 /// A join in which everything is checked.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) document: DocumentId,
     pub(super) grant: Grant,
@@ -19,6 +19,9 @@ pub(super) struct Accepted {
     pub(super) wanted: Option<Access>,
     /// When its credentials are good no longer.
     pub(super) expires: Option<Instant>,
+    /// What its credentials can be judged by again.
+    pub(super) standing: Option<Standing>,
+    pub(super) changes: Option<Changes>,
     pub(super) state_vector: Bytes,
     pub(super) epoch: Option<Epoch>,
     pub(super) resume: Option<Sequence>,
@@ -31,12 +34,21 @@ pub(super) struct Accepted {
 /// # Errors
 ///
 /// Why the session is not opened.
-pub(super) fn accept(join: Join, authenticator: &Authenticator) -> Result<Accepted, CloseReason> {
+///
+/// # Cancellation
+///
+/// Nothing is lost.
+pub(super) async fn accept(
+    join: Join,
+    authenticator: &Authenticator,
+) -> Result<Accepted, CloseReason> {
     if join.protocol_version != PROTOCOL_VERSION {
         return Err(CloseReason::UnsupportedProtocolVersion(join.protocol_version));
     }
     let document = DocumentId::parse(&join.document)?;
-    let identity = identify(authenticator, &join.token)?;
+    // Before the credentials are judged, so that no change is missed.
+    let changes = authenticator.changes();
+    let identity = identify(authenticator, &join.token).await?;
     let grant = limited(identity.grant(&document), join.access)?;
     if !join.state_vector.is_empty() {
         validate::state_vector(&join.state_vector).map_err(|malformed| {
@@ -56,6 +68,8 @@ pub(super) fn accept(join: Join, authenticator: &Authenticator) -> Result<Accept
         grant,
         wanted: join.access,
         expires: identity.expires(),
+        standing: identity.standing().cloned(),
+        changes,
         state_vector: join.state_vector,
         epoch,
         resume: (join.resume_sequence > 0).then_some(Sequence(join.resume_sequence)),
@@ -83,6 +97,9 @@ pub(super) struct Credentials {
     wanted: Option<Access>,
     access: Access,
     expires: Option<Instant>,
+    /// In a box: without tokens there is none, and a session has no room for it.
+    standing: Option<Box<Standing>>,
+    changes: Option<Changes>,
     /// When a new token is asked for; `None` where it was, or needs not be.
     asks: Option<Instant>,
 }
@@ -99,11 +116,18 @@ fn asks(now: Instant, expires: Option<Instant>) -> Option<Instant> {
 impl Credentials {
     /// Those of a session that begins.
     pub(super) fn new(now: Instant, accepted: &Accepted) -> Self {
-        let Accepted { document, grant, wanted, expires, .. } = accepted;
+        let Accepted { document, grant, wanted, expires, standing, changes, .. } = accepted;
         let Grant { principal, access } = grant.clone();
-        let (wanted, expires) = (*wanted, *expires);
-        let asks = asks(now, expires);
-        Self { document: document.clone(), principal, wanted, access, expires, asks }
+        Self {
+            document: document.clone(),
+            principal,
+            wanted: *wanted,
+            access,
+            expires: *expires,
+            standing: standing.clone().map(Box::new),
+            changes: changes.clone(),
+            asks: asks(now, *expires),
+        }
     }
 
     /// What the session may do.
@@ -131,23 +155,40 @@ impl Credentials {
         self.expires.is_some_and(|expires| expires <= now)
     }
 
+    /// Tells when [`Self::still_stand`] is worth asking; `None` for never.
+    pub(super) fn changes(&self) -> Option<Changes> {
+        self.changes.clone()
+    }
+
+    /// They were not taken back. Costs the load of a number unless something has changed.
+    pub(super) fn still_stand(&mut self, authenticator: &Authenticator) -> bool {
+        let has_changed = self.changes.as_mut().is_some_and(Changes::take);
+        !has_changed || authenticator.stands(&self.principal, self.standing.as_deref())
+    }
+
     /// Takes those of `token` in their place, and returns the access if it is another one.
     ///
     /// # Errors
     ///
     /// The token is not valid, somebody else's, or gives no access any more.
-    pub(super) fn refresh(
+    ///
+    /// # Cancellation
+    ///
+    /// The ones before stay.
+    pub(super) async fn refresh(
         &mut self,
         now: Instant,
         token: &Token,
         authenticator: &Authenticator,
     ) -> Result<Option<Access>, CloseReason> {
-        let identity = identify(authenticator, token)?;
+        let identity = identify(authenticator, token).await?;
         if *identity.principal() != self.principal {
             return Err(CloseReason::SubjectChanged);
         }
         let access = limited(identity.grant(&self.document), self.wanted)?.access;
         self.expires = identity.expires();
+        // Judged by what is now or was a moment ago: of a change since then `changes` tells.
+        self.standing = identity.standing().cloned().map(Box::new);
         self.asks = asks(now, self.expires);
         let before = std::mem::replace(&mut self.access, access);
         Ok((before != access).then_some(access))
@@ -157,26 +198,29 @@ impl Credentials {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{auth, ids::DocumentIdError};
+    use crate::{auth, ids::DocumentIdError, metrics::Metrics};
 
     fn join() -> Join {
         let document = "notes/7".to_owned();
         Join { protocol_version: PROTOCOL_VERSION, document, ..Join::default() }
     }
 
-    fn accept(join: Join) -> Result<Accepted, CloseReason> {
-        super::accept(join, &Authenticator::new(&auth::Config::default()).unwrap())
+    async fn accept(join: Join) -> Result<Accepted, CloseReason> {
+        let authenticator = Authenticator::new(&auth::Config::default(), Metrics::new().auth);
+        super::accept(join, &authenticator.unwrap()).await
     }
 
-    #[test]
-    fn a_plain_join_gets_all_access_and_a_wish_for_less_is_granted() {
-        assert_eq!(accept(join()).unwrap().grant.access, Access::Write);
-        let reader = Join { access: Some(Access::Read), ..join() };
-        assert_eq!(accept(reader).unwrap().grant.access, Access::Read);
+    #[tokio::test]
+    async fn a_plain_join_gets_all_access_and_a_wish_for_less_is_granted() {
+        assert_eq!(accept(join()).await.unwrap().grant.access, Access::Write);
+        for wish in [Access::Read, Access::Comment] {
+            let less = Join { access: Some(wish), ..join() };
+            assert_eq!(accept(less).await.unwrap().grant.access, wish);
+        }
     }
 
-    #[test]
-    fn what_cannot_be_right_is_refused() {
+    #[tokio::test]
+    async fn what_cannot_be_right_is_refused() {
         let malformed = |what: &str| CloseReason::MalformedFrame(what.to_owned());
         let cases = [
             (Join { protocol_version: 2, ..join() }, CloseReason::UnsupportedProtocolVersion(2)),
@@ -195,7 +239,7 @@ mod tests {
             (Join { awareness_client_id: 1 << 53, ..join() }, malformed("a client id has 53 bits")),
         ];
         for (join, reason) in cases {
-            assert_eq!(accept(join), Err(reason));
+            assert_eq!(accept(join).await.unwrap_err(), reason);
         }
     }
 }

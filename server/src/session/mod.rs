@@ -45,9 +45,10 @@ pub mod fuzzing {
 /// The protocol version of frames.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-fn identify(authenticator: &Authenticator, token: &Token) -> Result<Identity, CloseReason> {
-    authenticator.identify(token).map_err(|error| match error {
+async fn identify(authenticator: &Authenticator, token: &Token) -> Result<Identity, CloseReason> {
+    authenticator.identify(token).await.map_err(|error| match error {
         AuthError::Unauthenticated => CloseReason::Unauthenticated,
+        AuthError::Unavailable => CloseReason::KeysUnavailable,
     })
 }
 
@@ -171,8 +172,18 @@ impl Sessions {
     /// # Errors
     ///
     /// Why that is not known.
-    pub fn identify(&self, token: &Token) -> Result<Identity, CloseReason> {
-        identify(&self.inner.authenticator, token)
+    ///
+    /// # Cancellation
+    ///
+    /// Nothing is lost.
+    pub async fn identify(&self, token: &Token) -> Result<Identity, CloseReason> {
+        identify(&self.inner.authenticator, token).await
+    }
+
+    /// Whether anybody can be let in: there are keys to check credentials with.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.inner.authenticator.is_ready()
     }
 
     /// The rooms.

@@ -12,6 +12,7 @@ use super::{
     heartbeat::{Due, Heartbeat},
 };
 use crate::{
+    auth::Changes,
     room::{
         self, AwarenessState, CheckedUpdate, Presence, RoomHandle, Rules, UpdateKind, validate,
     },
@@ -163,7 +164,7 @@ async fn join_room(
     join: Join,
     outbox: &Arc<Outbox>,
 ) -> Result<(RoomHandle, Credentials), CloseReason> {
-    let accepted = handshake::accept(join, &sessions.inner.authenticator)?;
+    let accepted = handshake::accept(join, &sessions.inner.authenticator).await?;
     let credentials = Credentials::new(time::now(), &accepted);
     let join = room::Join {
         session,
@@ -179,6 +180,20 @@ async fn join_room(
     Ok((room, credentials))
 }
 
+/// Waits for the next change of what tokens are judged by.
+async fn next_change(mut changes: Changes) -> Changes {
+    changes.wait().await;
+    changes
+}
+
+/// Waits for `work`; for ever if there is none.
+async fn or_never<F: Future + Unpin>(work: Option<&mut F>) -> F::Output {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
 struct Live<'a> {
     sessions: &'a Sessions,
     session: SessionId,
@@ -188,6 +203,10 @@ struct Live<'a> {
 
 impl Live<'_> {
     async fn serve<I: Inbound>(mut self, mut inbound: I, gone: CancellationToken) -> Ended {
+        // The room may have taken its time.
+        if !self.still_stands() {
+            return Ended::Closed(CloseReason::TokenRevoked);
+        }
         for frame in std::mem::take(&mut self.open.rest) {
             if let ControlFlow::Break(ended) = self.frame(frame).await {
                 return ended;
@@ -195,6 +214,9 @@ impl Live<'_> {
         }
         let draining = self.sessions.inner.tasks.token();
         let mut due = std::pin::pin!(sleep_until(time::now()));
+        // One future for all rounds: while nothing changes, a round looks at it and no more. In a box,
+        // because where nobody shows a token there is none.
+        let mut changed = self.open.credentials.changes().map(|it| Box::pin(next_change(it)));
         loop {
             // In order of priority: ends first, then frames, which also are signs of life.
             tokio::select! {
@@ -219,6 +241,12 @@ impl Live<'_> {
                         }
                     }
                 },
+                changes = or_never(changed.as_mut()) => {
+                    if !self.still_stands() {
+                        return Ended::Closed(CloseReason::TokenRevoked);
+                    }
+                    changed = Some(Box::pin(next_change(changes)));
+                }
                 () = &mut due => {
                     let now = time::now();
                     if self.open.credentials.expired(now) {
@@ -255,6 +283,8 @@ impl Live<'_> {
         // The timer comes last, and a client that never stops sending must not outlive its token.
         if self.open.credentials.expired(now) {
             flow = ControlFlow::Break(Ended::Closed(CloseReason::TokenExpired));
+        } else if !self.still_stands() {
+            flow = ControlFlow::Break(Ended::Closed(CloseReason::TokenRevoked));
         }
         let mut frames = frames.into_iter();
         while flow.is_continue()
@@ -283,7 +313,8 @@ impl Live<'_> {
             Frame::Awareness(state) => self.awareness(Presence::Own(state)),
             Frame::Presence(state) => self.presence(state),
             Frame::Pong => Ok(()),
-            Frame::RefreshToken(token) => self.refresh(&token),
+            // In a box: it comes seldom, and would make room for itself in every session.
+            Frame::RefreshToken(token) => Box::pin(self.refresh(&token)).await,
             Frame::Leave => return ControlFlow::Break(Ended::Left),
         };
         match outcome {
@@ -292,13 +323,17 @@ impl Live<'_> {
         }
     }
 
+    fn still_stands(&mut self) -> bool {
+        self.open.credentials.still_stand(&self.sessions.inner.authenticator)
+    }
+
     /// What comes after is judged by the new token. What came before is on its way to the room.
-    fn refresh(&mut self, token: &Token) -> Result<(), CloseReason> {
-        let changed = self.open.credentials.refresh(
-            time::now(),
-            token,
-            &self.sessions.inner.authenticator,
-        )?;
+    async fn refresh(&mut self, token: &Token) -> Result<(), CloseReason> {
+        let changed = self
+            .open
+            .credentials
+            .refresh(time::now(), token, &self.sessions.inner.authenticator)
+            .await?;
         if let Some(access) = changed {
             self.outbox.access_changed(access);
         }
@@ -384,7 +419,7 @@ mod tests {
     struct Server {
         sessions: Sessions,
         auth: auth::Config,
-        _directory: tempfile::TempDir,
+        directory: tempfile::TempDir,
     }
 
     fn server(leeway: u64) -> Server {
@@ -412,10 +447,10 @@ mod tests {
         // Nobody here answers pings.
         let config =
             Config { heartbeat_timeout: Duration::from_secs(100_000), ..Config::default() };
-        let authenticator = Authenticator::new(&auth).unwrap();
+        let authenticator = Authenticator::new(&auth, metrics.auth).unwrap();
         let (metrics, tasks) = (metrics.session, Tasks::new());
         let sessions = Sessions::new(config, registry, authenticator, metrics, tasks);
-        Server { sessions, auth, _directory: directory }
+        Server { sessions, auth, directory }
     }
 
     impl Server {
@@ -553,6 +588,63 @@ mod tests {
         let (frames, _) = mpsc::channel(1);
         let client = Client { frames, outbox, _gone: gone.drop_guard() };
         assert_eq!(reason(client.after(0).await), Some(CloseReason::TokenExpired));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_stops_sending_does_not_outlive_a_revocation() {
+        /// Always has a frame; after the first hundred the token is taken back.
+        struct Flood(Option<Join>, usize, Authenticator, auth::Config);
+        impl Inbound for Flood {
+            async fn next(&mut self) -> Option<Result<Delivery, CloseReason>> {
+                let Self(join, count, authenticator, config) = self;
+                *count += 1;
+                if *count == 100 {
+                    authenticator.apply(Authenticator::prepare(config).unwrap());
+                }
+                let join = join.take().map(|join| Frame::Join(Box::new(join)));
+                let frames = vec![join.unwrap_or(Frame::Pong)];
+                (*count < 10_000).then_some(Ok(Delivery { frames, reply: None }))
+            }
+        }
+        let server = server(0);
+        let list = server.directory.path().join("revoked.toml");
+        let text = "[[revoked]]\nsubject = 'alice'\nissued_before = 2100-01-01T00:00:00Z\n";
+        std::fs::write(&list, text).unwrap();
+        let config = auth::Config { revocations: list, ..server.auth.clone() };
+        let (token, document) = (server.alice(Access::Read, 60), "doc".to_owned());
+        let join = Join { protocol_version: PROTOCOL_VERSION, document, token, ..Join::default() };
+        let authenticator = server.sessions.inner.authenticator.clone();
+        let inbound = Flood(Some(join), 0, authenticator, config);
+        let (outbox, gone) = server.sessions.open(SessionId::random(), inbound);
+        outbox.finished().await;
+        let (frames, _) = mpsc::channel(1);
+        let client = Client { frames, outbox, _gone: gone.drop_guard() };
+        assert_eq!(reason(client.after(0).await), Some(CloseReason::TokenRevoked));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_session_ends_when_its_token_is_taken_back_and_others_do_not() {
+        let server = server(0);
+        let (alice, bob) = (server.open(server.alice(Access::Read, 600)).await, {
+            server.open(server.token("bob", Some(Access::Read), 600)).await
+        });
+        assert_eq!(alice.after(1).await.1, None);
+        let list = server.directory.path().join("revoked.toml");
+        let authenticator = &server.sessions.inner.authenticator;
+        let config = auth::Config { revocations: list.clone(), ..server.auth.clone() };
+        for (subject, expected) in
+            [("carol", None), ("alice", Some(CloseReason::TokenRevoked)), ("carol", None)]
+        {
+            let entry = "issued_before = 2100-01-01T00:00:00Z\n";
+            std::fs::write(&list, format!("[[revoked]]\nsubject = '{subject}'\n{entry}")).unwrap();
+            authenticator.apply(Authenticator::prepare(&config).unwrap());
+            if expected.is_some() {
+                assert_eq!(reason(alice.after(1).await), expected);
+            } else {
+                assert_eq!(bob.after(1).await.1, None);
+            }
+        }
+        assert_eq!(bob.after(1).await.1, None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -25,7 +25,7 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Ready as long as the log is not broken and nobody drains the server.
+    /// Ready as long as the log is not broken, tokens can be checked, and nobody drains the server.
     #[must_use]
     pub fn new(sessions: Sessions) -> Self {
         Self { draining: Arc::default(), sessions }
@@ -44,6 +44,9 @@ impl Readiness {
     pub fn check(&self) -> Result<(), &'static str> {
         if self.draining.load(Ordering::Relaxed) {
             return Err("draining");
+        }
+        if !self.sessions.is_ready() {
+            return Err("the keys of the issuer are not there yet");
         }
         match self.sessions.registry().log_state() {
             // A full disk still serves readers, and other servers may be no better off.

@@ -61,7 +61,7 @@ impl DocumentService for Documents {
         request: Request<ListDocumentsRequest>,
     ) -> Result<Response<ListDocumentsResponse>, Status> {
         let token = bearer(&request);
-        let identity = self.sessions.identify(&token);
+        let identity = self.sessions.identify(&token).await;
         let identity = identity.map_err(|reason| status::closed(&reason, None))?;
         let ListDocumentsRequest { page_size, page_token } = request.into_inner();
         let size = match usize::try_from(page_size) {

@@ -249,9 +249,10 @@ impl Connection {
         }
         let Self { socket, counted, config, tls, metrics, stop, cut } = self;
         let served = Served { config: &config, doors, stop, cut };
-        match tls {
-            Some(tls) if byte[0] == HANDSHAKE => {
-                let handshake = timeout(config.header_timeout, tls.acceptor().accept(socket));
+        let (acceptor, takes_plaintext) = tls.map_or((None, true), |tls| tls.now());
+        match acceptor {
+            Some(acceptor) if byte[0] == HANDSHAKE => {
+                let handshake = timeout(config.header_timeout, acceptor.accept(socket));
                 let accepted = tokio::select! {
                     biased;
                     () = served.stop.cancelled() => return,
@@ -271,7 +272,7 @@ impl Connection {
                     }
                 }
             }
-            Some(tls) if !tls.plaintext() => tracing::debug!("a connection without TLS"),
+            Some(_) if !takes_plaintext => tracing::debug!("a connection without TLS"),
             Some(_) | None => served.run(Wire::new(Stream::Plain(socket), counted)).await,
         }
     }

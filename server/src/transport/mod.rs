@@ -15,6 +15,7 @@ mod grpc_web;
 mod hocuspocus;
 mod lib0;
 mod listener;
+mod origins;
 mod pages;
 mod status;
 pub mod tls;
@@ -39,6 +40,7 @@ pub use self::{
     config::Config,
     doors::Doors,
     listener::{Listener, ListenerLimits},
+    origins::Origins,
     tls::{Tls, TlsError},
 };
 use self::{
@@ -118,7 +120,7 @@ impl Health {
     }
 }
 
-/// Everything that is served on the main port. When the server shuts down, the ends of WebSockets
+/// Everything that is served on the main port, to pages of `origins` among others. When the server shuts down, the ends of WebSockets
 /// are spread over `drain_spread`, because their clients come back at once.
 ///
 /// # Errors
@@ -128,6 +130,7 @@ pub fn doors(
     config: &Config,
     sessions: &Sessions,
     readiness: &Readiness,
+    origins: &Origins,
     drain_spread: std::time::Duration,
 ) -> Result<(Doors, Health), tonic_reflection::server::Error> {
     let session = sessions.config();
@@ -165,17 +168,14 @@ pub fn doors(
         .merge(pages::router(readiness))
         .fallback(pages::not_found)
         // Outside of gRPC-Web, which would answer a preflight request with 400.
-        .layer(cors(config));
-    let websockets = Upgrades::new(sessions.clone(), config.clone(), drain_spread);
+        .layer(cors(origins.clone()));
+    let websockets = Upgrades::new(sessions.clone(), config.clone(), origins.clone(), drain_spread);
     Ok((Doors::new(collaboration, websockets, router), Health { reporter }))
 }
 
-fn cors(config: &Config) -> CorsLayer {
-    let origins = if config.allowed_origins.iter().any(|origin| origin == "*") {
-        AllowOrigin::any()
-    } else {
-        AllowOrigin::list(config.allowed_origins.iter().filter_map(|origin| origin.parse().ok()))
-    };
+fn cors(origins: Origins) -> CorsLayer {
+    // The answer names the origin that asked, which is as good as `*` where no cookies are sent.
+    let origins = AllowOrigin::predicate(move |origin, _| origins.allow(origin.as_bytes()));
     let names = |names: &[&'static str]| -> Vec<HeaderName> {
         names.iter().map(|name| HeaderName::from_static(name)).collect()
     };

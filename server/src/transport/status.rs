@@ -30,6 +30,7 @@ pub(super) fn reason(reason: &CloseReason) -> ErrorReason {
         }
         CloseReason::WriteDenied => ErrorReason::WriteDenied,
         CloseReason::Unauthenticated => ErrorReason::Unauthenticated,
+        CloseReason::KeysUnavailable => ErrorReason::KeysUnavailable,
         CloseReason::Forbidden => ErrorReason::Forbidden,
         CloseReason::TokenExpired => ErrorReason::TokenExpired,
         CloseReason::TokenRevoked => ErrorReason::TokenRevoked,
@@ -95,9 +96,10 @@ fn code(reason: ErrorReason) -> Code {
         ErrorReason::IncompleteUpdate => Code::Aborted,
         ErrorReason::UnknownSession | ErrorReason::DocumentDeleted => Code::NotFound,
         ErrorReason::HeartbeatTimeout | ErrorReason::JoinTimeout => Code::DeadlineExceeded,
-        ErrorReason::Draining | ErrorReason::LogUnavailable | ErrorReason::RoomRestarted => {
-            Code::Unavailable
-        }
+        ErrorReason::Draining
+        | ErrorReason::LogUnavailable
+        | ErrorReason::KeysUnavailable
+        | ErrorReason::RoomRestarted => Code::Unavailable,
         ErrorReason::DocumentCorrupt => Code::DataLoss,
     }
 }

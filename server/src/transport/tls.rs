@@ -125,7 +125,7 @@ pub enum TlsError {
     },
 }
 
-/// What handshakes are made with. Cheap to clone; clones are the same.
+/// What handshakes are made with, if TLS is spoken. Cheap to clone; clones are the same.
 #[derive(Clone, Debug)]
 pub struct Tls {
     inner: Arc<Inner>,
@@ -133,52 +133,92 @@ pub struct Tls {
 
 #[derive(Debug)]
 struct Inner {
-    config: Config,
-    /// Of the files as they were at the beginning.
-    loaded: Vec<Stamp>,
-    current: RwLock<Arc<ServerConfig>>,
+    current: RwLock<Prepared>,
     metrics: TransportMetrics,
 }
 
+/// Settings whose files were read, and which can be used. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    config: Arc<Config>,
+    /// Of the files as they were.
+    seen: Arc<[Stamp]>,
+    /// `None`: no TLS.
+    server: Option<Arc<ServerConfig>>,
+}
+
+impl Prepared {
+    /// Reads the files of `config`, if TLS is on in it. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be used; the message names it and its key.
+    pub fn load(config: &Config) -> Result<Self, TlsError> {
+        // Before they are read, so that a change while they are is not missed.
+        let seen = stamps(config).into();
+        let server = if config.is_on() { Some(Arc::new(read(config)?)) } else { None };
+        Ok(Self { config: Arc::new(config.clone()), seen, server })
+    }
+}
+
 impl Tls {
-    /// Reads the files of `config`, which is on.
+    /// Reads the files of `config`, if TLS is on in it.
     ///
     /// # Errors
     ///
     /// A file cannot be used; the message names it and its key.
     pub fn load(config: &Config, metrics: TransportMetrics) -> Result<Self, TlsError> {
-        // Before they are read, so that a change while they are is not missed.
-        let loaded = stamps(config);
-        let current = RwLock::new(Arc::new(read(config)?));
-        let inner = Inner { config: config.clone(), loaded, current, metrics };
-        Ok(Self { inner: Arc::new(inner) })
+        let current = RwLock::new(Prepared::load(config)?);
+        Ok(Self { inner: Arc::new(Inner { current, metrics }) })
     }
 
-    /// Whether connections without TLS are served as well.
-    pub(super) fn plaintext(&self) -> bool {
-        self.inner.config.plaintext
+    /// Whether TLS is spoken.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.inner.current.read().server.is_some()
     }
 
-    /// What the next handshake is made with.
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.inner.current.read()))
+    /// What a handshake is made with now, and whether connections without TLS are served as well; no
+    /// acceptor, and `true`, where TLS is not spoken.
+    pub(super) fn now(&self) -> (Option<TlsAcceptor>, bool) {
+        let current = self.inner.current.read();
+        let acceptor = current.server.clone().map(TlsAcceptor::from);
+        (acceptor, current.server.is_none() || current.config.plaintext)
+    }
+
+    /// Makes handshakes with these from now on; connections that are open go on as they are.
+    pub fn apply(&self, prepared: Prepared) {
+        if prepared.server.is_some() {
+            let certificate = prepared.config.certificate.display();
+            tracing::info!(%certificate, "TLS files read anew");
+            self.inner.metrics.tls_reloads.inc();
+        }
+        *self.inner.current.write() = prepared;
     }
 
     /// Reads the files again. What cannot be used leaves everything as it was, and is logged and
-    /// counted.
+    /// counted. Blocks.
     pub fn reload(&self) {
-        let reloaded = match read(&self.inner.config) {
-            Ok(config) => {
-                *self.inner.current.write() = Arc::new(config);
-                tracing::info!(certificate = %self.inner.config.certificate.display(), "TLS files read anew");
-                &self.inner.metrics.tls_reloads
+        let config = Arc::clone(&self.inner.current.read().config);
+        match Prepared::load(&config) {
+            Ok(prepared) => {
+                let mut current = self.inner.current.write();
+                // Other settings may have come meanwhile, and count.
+                if Arc::ptr_eq(&current.config, &config) {
+                    *current = prepared;
+                    drop(current);
+                    self.inner.metrics.tls_reloads.inc();
+                    tracing::info!(certificate = %config.certificate.display(), "TLS files read anew");
+                }
             }
-            Err(error) => {
-                tracing::error!(%error, "TLS files cannot be used: the ones before stay");
-                &self.inner.metrics.tls_reload_failures
-            }
-        };
-        reloaded.inc();
+            Err(error) => self.refused(&error),
+        }
+    }
+
+    /// Says that files cannot be used, and that everything is as it was.
+    pub fn refused(&self, error: &TlsError) {
+        tracing::error!(%error, "TLS files cannot be used: the ones before stay");
+        self.inner.metrics.tls_reload_failures.inc();
     }
 
     /// Reloads whenever the files have changed, for ever.
@@ -187,16 +227,19 @@ impl Tls {
     ///
     /// Nothing is lost.
     pub async fn watch(self) {
-        let mut seen = self.inner.loaded.clone();
+        let mut failed: Option<Vec<Stamp>> = None;
         loop {
             tokio::time::sleep(WATCH_INTERVAL).await;
-            let inner = Arc::clone(&self.inner);
-            let look = tokio::task::spawn_blocking(move || stamps(&inner.config));
+            let Prepared { config, seen, server } = self.inner.current.read().clone();
+            if server.is_none() {
+                continue;
+            }
+            let look = tokio::task::spawn_blocking(move || stamps(&config));
             let Ok(now) = look.await else { continue };
             // A renewal writes two files: the first look at a change may find only one of them new.
             // What it then refuses is read again when the other one has changed.
-            if now != seen {
-                seen = now;
+            if *now != *seen && failed.as_ref() != Some(&now) {
+                failed = Some(now);
                 let tls = self.clone();
                 drop(tokio::task::spawn_blocking(move || tls.reload()).await);
             }

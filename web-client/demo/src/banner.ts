@@ -4,7 +4,7 @@ import { type Kept, keptCopy } from './kept.ts';
 import { type Kind, linkTo, newDocumentId } from './place.ts';
 import { beginWith, type DocumentSession } from './session.ts';
 import { token, tokenForm } from './token.ts';
-import { refusal } from './words.ts';
+import { mayEdit, refusal } from './words.ts';
 
 interface Notice {
   readonly key: string;
@@ -80,7 +80,7 @@ function noticeOf(session: DocumentSession, { kind, slow, kept }: Circumstances)
       dismissable: true,
     };
   }
-  if (view.access === 'read' && view.status === 'connected') {
+  if (!mayEdit(view) && view.status === 'connected') {
     return {
       key: 'read',
       tone: 'info',

@@ -8,6 +8,7 @@ import { type Kind, linkTo, titleOf } from './place.ts';
 import { DocumentSession } from './session.ts';
 import { statusLine } from './status-line.ts';
 import { themeButton } from './theme.ts';
+import { mayEdit } from './words.ts';
 
 /** How long after a merge what arrives is marked: one answer of the server may come in parts. */
 const MERGE_MS = 1500;
@@ -99,7 +100,7 @@ export function documentPage(
     // After a refusal there may be nothing to write in, and a copy of another history is for reading.
     const reachable = view.everSynced || !view.closed?.permanent;
     // Before the first answer nobody knows what is allowed, and writing offline is.
-    editor.setEditable(view.access !== 'read' && reachable && !view.fork);
+    editor.setEditable(mayEdit(view) && reachable && !view.fork);
     document.title = `${view.state === 'saved' ? '' : '● '}${title} · Cowrite`;
   };
   refresh();

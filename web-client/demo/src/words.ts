@@ -9,6 +9,11 @@ interface Words {
   readonly tone: 'good' | 'busy' | 'care' | 'bad';
 }
 
+/** Who may only comment reads here: the demo has no comments. Before the first answer nobody knows. */
+export function mayEdit(view: SessionView): boolean {
+  return view.access === undefined || view.access === 'write';
+}
+
 export function saveWords(view: SessionView): Words {
   switch (view.state) {
     case 'saved':
@@ -43,7 +48,7 @@ export function saveWords(view: SessionView): Words {
 }
 
 function whyNotSaved(view: SessionView): string {
-  if (view.access === 'read') return 'you may only read';
+  if (!mayEdit(view)) return 'you may only read';
   if (view.refused) return refusal({ reason: view.refused, message: '', permanent: false }).short;
   if (view.closed) return refusal(view.closed).short;
   return view.status === 'connected' ? 'the server did not take an edit' : 'no connection';

@@ -11,7 +11,7 @@ use tonic::body::Body;
 use super::{Dialect, Socket};
 use crate::{
     session::Sessions,
-    transport::{config::Config, listener::Wire},
+    transport::{config::Config, listener::Wire, origins::Origins},
 };
 
 /// The sub-protocol of a client that offers one.
@@ -30,6 +30,7 @@ pub(in super::super) struct Upgrades {
 struct Inner {
     sessions: Sessions,
     config: Config,
+    origins: Origins,
     drain_spread: Duration,
 }
 
@@ -47,9 +48,10 @@ impl Upgrades {
     pub(in super::super) fn new(
         sessions: Sessions,
         config: Config,
+        origins: Origins,
         drain_spread: Duration,
     ) -> Self {
-        Self { inner: Arc::new(Inner { sessions, config, drain_spread }) }
+        Self { inner: Arc::new(Inner { sessions, config, origins, drain_spread }) }
     }
 
     /// The sessions.
@@ -79,7 +81,7 @@ impl Upgrades {
             Ok(key) => key,
             Err((status, why)) => return refusal(status, why),
         };
-        if !is_allowed(headers, &self.inner.config.allowed_origins) {
+        if !is_allowed(headers, &self.inner.origins) {
             return refusal(StatusCode::FORBIDDEN, "this origin is not allowed");
         }
         let mut response = Response::new(Body::empty());
@@ -163,12 +165,12 @@ fn handshake(
 
 /// Whether a page of this origin may come in. A browser sends cookies and reaches local networks on
 /// behalf of any page, and asks nobody before it opens a WebSocket; what is no browser sends none.
-fn is_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
+fn is_allowed(headers: &HeaderMap, allowed: &Origins) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return true };
-    let Ok(origin) = origin.to_str() else { return false };
-    if allowed.iter().any(|allowed| allowed == "*" || allowed == origin) {
+    if allowed.allow(origin.as_bytes()) {
         return true;
     }
+    let Ok(origin) = origin.to_str() else { return false };
     // The page's own server, by host and port: which scheme it has is not known behind a proxy.
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let origin_host = origin.split_once("://").map(|(_, host)| host);
@@ -260,7 +262,8 @@ mod tests {
 
     #[test]
     fn pages_of_the_same_host_and_of_allowed_origins_may_come_in() {
-        let allowed = ["https://app.example.com".to_owned()];
+        let allowed = Origins::new(&["https://app.example.com".to_owned()]);
+        let all = Origins::new(&["*".to_owned()]);
         for (origin, may) in [
             ("https://app.example.com", true),
             ("http://app.example.com", false),
@@ -272,8 +275,11 @@ mod tests {
         ] {
             let pairs = [("host", "cowrite.example.com:8080"), ("origin", origin)];
             assert_eq!(is_allowed(&headers(&pairs), &allowed), may, "{origin}");
-            assert!(is_allowed(&headers(&pairs), &["*".to_owned()]));
+            assert!(is_allowed(&headers(&pairs), &all));
         }
-        assert!(is_allowed(&headers(&[("host", "x")]), &[]), "what is no browser");
+        allowed.replace(&[]);
+        assert!(is_allowed(&headers(&[("host", "x")]), &allowed), "what is no browser");
+        let once_allowed = [("host", "x"), ("origin", "https://app.example.com")];
+        assert!(!is_allowed(&headers(&once_allowed), &allowed));
     }
 }
