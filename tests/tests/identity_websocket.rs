@@ -384,7 +384,6 @@ fn comments_root() -> String {
 }
 
 #[tokio::test]
-#[ignore = "needs room.comments_root, which the room does not have yet"]
 async fn who_may_comment_writes_comments_at_every_door() {
     let world = World::new(|_| {}).await;
     let root = comments_root();
