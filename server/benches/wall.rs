@@ -54,7 +54,7 @@ fn checked(updates: &[Bytes], rounds: u64) -> Duration {
                 assert!(document.check(&mut batch, update, &scan, TERMS).unwrap().unwrap());
             }
             spent += start.elapsed();
-            document.apply(&batch).unwrap();
+            document.apply(&mut batch).unwrap();
         }
     }
     spent

@@ -169,7 +169,9 @@ impl Hostile {
         match n {
             // A6: clocks of somebody else; A7: another content for those that are known.
             0 => Parts::default().client(victim, 1, vec![collected(1_000_000)]).build(),
-            1 => Parts::default().client(victim, 0, vec![in_root(4, "content", &[1, b'?'])]).build(),
+            1 => {
+                Parts::default().client(victim, 0, vec![in_root(4, "content", &[1, b'?'])]).build()
+            }
             // A5, A8: what waits for what is not there, or for itself.
             2 => one(after(8, (own + 7, 9), NULL)),
             3 => Parts::default()
@@ -265,7 +267,8 @@ impl Hostile {
             token: if wish.token.is_empty() { self.token.clone() } else { wish.token.clone() },
             ..wish
         };
-        if let Ok((mut session, _)) = RawSession::open(self.channel.clone(), Door::Edit, wish).await {
+        if let Ok((mut session, _)) = RawSession::open(self.channel.clone(), Door::Edit, wish).await
+        {
             let update = Parts::default().client(78, 0, vec![in_root(8, "r", NULL)]).build();
             session.send([up::update(1, update)]).await.ok();
         }
@@ -291,9 +294,7 @@ impl Hostile {
     }
 
     fn hocuspocus_messages(&self, n: usize) -> Vec<Message> {
-        let to = |address: &str, body: &[u8]| {
-            Message::Binary(crate::addressed(address, body))
-        };
+        let to = |address: &str, body: &[u8]| Message::Binary(crate::addressed(address, body));
         match n {
             // E8w: much before anybody says who it is.
             0 => (0..200).map(|_| to(&self.document, &[0, 0, 1, 0])).collect(),
@@ -332,9 +333,14 @@ impl Hostile {
             // E3w, E6w: frames that lie about their length, or are not masked.
             _ => {
                 let path = format!("/yjs/{}?token={}", self.document, self.token);
-                let Ok(mut socket) = RawSocket::open(self.address, &path, &[]).await else { return };
-                let garbage: &[u8] =
-                    if n == 3 { &[0x82, 0x7f, 0x7f, 0xff, 0xff, 0xff] } else { &[0x82, 3, 0, 1, 2] };
+                let Ok(mut socket) = RawSocket::open(self.address, &path, &[]).await else {
+                    return;
+                };
+                let garbage: &[u8] = if n == 3 {
+                    &[0x82, 0x7f, 0x7f, 0xff, 0xff, 0xff]
+                } else {
+                    &[0x82, 3, 0, 1, 2]
+                };
                 socket.send_garbage(garbage).await;
             }
         }

@@ -157,10 +157,8 @@ async fn who_is_attacked_from_all_sides_goes_on_as_if_nothing_was() {
     let mut honest = work(honest, Instant::now() + span).await;
     let calm = p99(&mut honest);
     let end = Instant::now() + span;
-    let (mut honest, sent) = tokio::join!(
-        work(honest, end),
-        attack(&server, &issuer, victim, end),
-    );
+    let (mut honest, sent) =
+        tokio::join!(work(honest, end), attack(&server, &issuer, victim, end),);
     let attacked = p99(&mut honest);
     println!("{sent} messages; p99 {calm:?} without, {attacked:?} with the attack");
     assert!(sent > u64::from(MESSAGES_PER_SECOND) * span.as_secs() / 4, "an attack: {sent}");
@@ -170,7 +168,10 @@ async fn who_is_attacked_from_all_sides_goes_on_as_if_nothing_was() {
 
     // No room was in trouble, and everybody is still there.
     assert_eq!(metric(&server, "cowrite_room_restarts_total{").await, [""; 0]);
-    assert_eq!(metric(&server, "cowrite_rooms_quarantined ").await, ["cowrite_rooms_quarantined 0"]);
+    assert_eq!(
+        metric(&server, "cowrite_rooms_quarantined ").await,
+        ["cowrite_rooms_quarantined 0"]
+    );
     assert!(metric(&server, "cowrite_sessions_closed_total{").await.len() > 3, "others were not");
     for honest in &mut honest {
         honest.participant.type_text("<end>").await;

@@ -44,9 +44,11 @@ pub struct Document {
 }
 
 /// Updates that have been checked against a document and against each other, to be applied together.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Batch {
-    updates: Vec<Bytes>,
+    /// Until they are applied.
+    updates: Vec<Update>,
+    count: usize,
     /// The structs that the document does not have yet.
     news: Vec<ClockRange>,
     /// For each client that advances, its next clock before the batch.
@@ -61,13 +63,13 @@ impl Batch {
     /// How many updates are in it.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.updates.len()
+        self.count
     }
 
     /// There are no updates in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.updates.is_empty()
+        self.count == 0
     }
 
     /// The size of the updates in bytes.
@@ -103,6 +105,12 @@ pub struct Logged<'a> {
     pub author: &'a Principal,
     /// yrs v1 update.
     pub update: &'a [u8],
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("updates", &self.len()).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Document {
@@ -219,6 +227,11 @@ impl Document {
         {
             return Ok(Err(Rejection::NoComment));
         }
+        // Refused here and not by the transaction, where it would be a fault of all of the batch.
+        let Ok(decoded) = guarded(|| Ok(Update::decode_v1(update)))? else {
+            let what = "content that the document cannot hold";
+            return Ok(Err(Malformed { what, at: 0 }.into()));
+        };
         for run in plan.news() {
             batch.before.entry(run.client).or_insert(run.start);
             batch.news.push(run);
@@ -227,7 +240,8 @@ impl Document {
         batch.work += plan.work() + scan.parts as u64;
         self.outline.carry_out(plan);
         batch.bytes += update.len();
-        batch.updates.push(update.clone());
+        batch.updates.push(decoded);
+        batch.count += 1;
         Ok(Ok(true))
     }
 
@@ -331,13 +345,12 @@ impl Document {
     /// # Errors
     ///
     /// yrs panicked, or did not do what it said. The document must be thrown away and loaded anew.
-    pub fn apply(&mut self, batch: &Batch) -> Result<Option<Bytes>, Fault> {
+    pub fn apply(&mut self, batch: &mut Batch) -> Result<Option<Bytes>, Fault> {
         self.deleted = None;
         guarded(|| {
             self.event.lock().take();
             let mut txn = self.doc.transact_mut();
-            for update in &batch.updates {
-                let update = Update::decode_v1(update).map_err(fault)?;
+            for update in batch.updates.drain(..) {
                 txn.apply_update(update).map_err(fault)?;
             }
             // An acknowledgement promises that the edit is in the document; that yrs returned `Ok`
@@ -605,7 +618,7 @@ mod tests {
         for update in updates {
             check(document, &mut batch, update).unwrap();
         }
-        document.apply(&batch).unwrap()
+        document.apply(&mut batch).unwrap()
     }
 
     #[test]
@@ -677,7 +690,7 @@ mod tests {
         for update in [&first, &reply, &second, &deletion] {
             assert_eq!(check(&mut document, &mut batch, update), Ok(true));
         }
-        document.apply(&batch).unwrap();
+        document.apply(&mut batch).unwrap();
         assert_eq!(content(&document).len(), 2);
     }
 
@@ -704,7 +717,7 @@ mod tests {
         let mut batch = Batch::default();
         check(&mut document, &mut batch, &editor.insert(1, "b")).unwrap();
         check(&mut document, &mut batch, &Editor::new(9).insert(0, "c")).unwrap();
-        document.apply(&batch).unwrap();
+        document.apply(&mut batch).unwrap();
         assert_eq!(document.state_vector_before(&batch), before);
         let diff = document.diff(&before).unwrap().unwrap();
         let mut other = Document::of(&replica).unwrap();

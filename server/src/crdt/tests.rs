@@ -108,7 +108,7 @@ fn offer_as(document: &mut Document, update: &Bytes, terms: Terms<'_>) -> Result
     let scan = validate::update(update)?;
     let mut batch = Batch::default();
     let taken = document.check(&mut batch, update, &scan, terms).unwrap()?;
-    document.apply(&batch).expect("what the wall lets in does not make yrs fault");
+    document.apply(&mut batch).expect("what the wall lets in does not make yrs fault");
     Ok(taken)
 }
 

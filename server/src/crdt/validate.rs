@@ -223,11 +223,7 @@ pub fn awareness_state(bytes: &[u8]) -> Result<(), Malformed> {
     if bytes.is_empty() {
         return Ok(());
     }
-    json(bytes, 0)?;
-    // One definition of JSON for all: the parser says what is well-formed, and stores nothing.
-    serde_json::from_slice::<serde::de::IgnoredAny>(bytes)
-        .map(drop)
-        .map_err(|error| Malformed { what: "not JSON", at: error.column() })
+    json(bytes, 0)
 }
 
 /// Adds `client`, and says whether it was new.
@@ -396,7 +392,7 @@ fn utf16_length(text: &str) -> u64 {
     text.chars().map(|c| c.len_utf16() as u64).sum()
 }
 
-/// Checks the nesting of JSON, which is at most [`VALUE_DEPTH_MAX`], and that it is UTF-8.
+/// Checks that something is JSON in UTF-8, nested at most [`VALUE_DEPTH_MAX`] deep.
 fn json(bytes: &[u8], at: usize) -> Result<(), Malformed> {
     if std::str::from_utf8(bytes).is_err() {
         return Err(Malformed { what: "text that is not UTF-8", at });
@@ -417,7 +413,10 @@ fn json(bytes: &[u8], at: usize) -> Result<(), Malformed> {
             _ => {}
         }
     }
-    Ok(())
+    // One definition of JSON for all: that of the parser, which stores nothing here.
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes)
+        .map(drop)
+        .map_err(|error| Malformed { what: "not JSON", at: at + error.column() })
 }
 
 /// What is left of bytes that are being read.
@@ -629,7 +628,7 @@ mod tests {
         assert!(update(&deep(VALUE_DEPTH_MAX - 1)).is_ok());
         let nested = format!("{}1{}", "[".repeat(65), "]".repeat(65));
         let json_length = u8::try_from(nested.len()).unwrap();
-        let cases: [(Vec<u8>, &str); 22] = [
+        let cases: [(Vec<u8>, &str); 24] = [
             (deep(VALUE_DEPTH_MAX), "values nested too deep"),
             (
                 structs(
@@ -638,6 +637,8 @@ mod tests {
                 ),
                 "values nested too deep",
             ),
+            (structs(1, &[&[5], &ROOT[..], &[4, b'T', b'r', b'u', b'e']].concat()), "not JSON"),
+            (structs(1, &[&[6], &ROOT[..], &[1, b'b', 1, b'{']].concat()), "not JSON"),
             (structs(1, &[0, 0]), "an empty struct"),
             (structs(1, &[10, 0]), "an empty struct"),
             (structs(1, &[&[4], &ROOT[..], &[0]].concat()), "an empty struct"),

@@ -56,7 +56,7 @@ pub fn prepare(updates: &[Bytes], bytes_max: usize) -> Result<Prepared, Refusal>
         for (update, scan) in waiting {
             match document.check(&mut batch, update, &scan, ANYBODY)? {
                 Ok(_) if batch.len() < BATCH_UPDATES => {}
-                Ok(_) => drop(document.apply(&std::mem::take(&mut batch))?),
+                Ok(_) => drop(document.apply(&mut std::mem::take(&mut batch))?),
                 Err(Rejection::Incomplete(incomplete)) => {
                     missing = missing.or(Some(incomplete));
                     later.push((update, scan));
@@ -64,7 +64,7 @@ pub fn prepare(updates: &[Bytes], bytes_max: usize) -> Result<Prepared, Refusal>
                 Err(rejection) => return Err(rejection.into()),
             }
         }
-        document.apply(&batch)?;
+        document.apply(&mut batch)?;
         match missing {
             None => break,
             Some(incomplete) if later.len() == before || round == ROUNDS_MAX => {

@@ -56,7 +56,7 @@ impl Probe {
         if let Err(rejection) = self.document.check(&mut batch, update, &scan, ANYBODY)? {
             return Ok(Err(rejection.to_string()));
         }
-        self.document.apply(&batch)?;
+        self.document.apply(&mut batch)?;
         if self.encodes {
             self.document.state()?;
         }

@@ -154,7 +154,7 @@ pub fn fit(there: &Document, prepared: &Prepared) -> Result<Option<Bytes>, Refus
     if !together.check(&mut batch, update, &scan, ANYBODY)?? {
         return Ok(None);
     }
-    together.apply(&batch)?;
+    together.apply(&mut batch)?;
     let after = together.state()?;
     Ok((!is_same(&before, &after)?).then_some(after))
 }

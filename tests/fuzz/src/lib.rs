@@ -70,9 +70,9 @@ pub fn document<'a>(updates: impl Iterator<Item = &'a [u8]>) -> Document {
         // What is refused leaves everything as it was.
         let _ = checked.expect("yrs bears the check");
         if flags & 16 != 0 {
-            document.apply(&std::mem::take(&mut batch)).expect("yrs bears what was let in");
+            document.apply(&mut std::mem::take(&mut batch)).expect("yrs bears what was let in");
         }
     }
-    document.apply(&batch).expect("yrs bears what was let in");
+    document.apply(&mut batch).expect("yrs bears what was let in");
     document
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use cowrite_fuzz::in_time;
 use cowrite_server::{
     auth::{Algorithm, Authenticator, Config, KeyConfig, Mode, new_secret},
+    metrics::Metrics,
     session::fuzzing::accept,
     transport::fuzzing::join,
 };
@@ -24,7 +25,9 @@ static AUTHENTICATORS: LazyLock<[Authenticator; 2]> = LazyLock::new(|| {
         keys: vec![key],
         ..Config::default()
     };
-    [Config::default(), jwt].map(|config| Authenticator::new(&config).expect("it can be used"))
+    let metrics = Metrics::new().auth;
+    let new = |config| Authenticator::new(&config, metrics.clone()).expect("it can be used");
+    [Config::default(), jwt].map(new)
 });
 
 fuzz_target!(|input: &[u8]| {

@@ -13,7 +13,10 @@ static STATE: &[u8] = &[
 ];
 
 fuzz_target!(|input: &[u8]| {
-    static SIZE: LazyLock<usize> = LazyLock::new(|| STATE.len());
+    static SIZE: LazyLock<usize> = LazyLock::new(|| {
+        let whole = Document::of(STATE).and_then(|document| document.state());
+        whole.expect("yrs encodes it").len()
+    });
     in_time(|| {
         let document = Document::of(STATE).expect("it is one");
         let diff = document.diff(input).expect("yrs encodes it");

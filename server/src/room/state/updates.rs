@@ -125,7 +125,7 @@ impl State {
         // Before it is applied, so that a fault finds who caused it.
         self.commit = Some(Commit { batch, event: None, origins, arrivals });
         let Some(commit) = &mut self.commit else { return Ok(None) };
-        let (document, batch) = (&mut self.document, &commit.batch);
+        let (document, batch) = (&mut self.document, &mut commit.batch);
         commit.event = if batch.work() > HEAVY_WORK {
             while_others_go_on(|| document.apply(batch))?
         } else {
