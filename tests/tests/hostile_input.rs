@@ -10,6 +10,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::wildcard_enum_match_arm,
+    clippy::print_stdout,
     reason = "a test fails where something is not as it should be"
 )]
 
