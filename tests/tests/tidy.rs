@@ -294,3 +294,36 @@ fn every_key_of_the_configuration_is_documented_with_its_default() {
         assert_eq!(told, default, "the default of {key}");
     }
 }
+
+/// Whether `text` has a test of this name.
+fn has_test(text: &str, name: &str) -> bool {
+    let heads = [format!("fn {name}("), format!("async fn {name}(")];
+    let mut above: Vec<&str> = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if heads.iter().any(|head| line.starts_with(head)) {
+            let mut attributes = above.iter().rev().take_while(|line| line.starts_with('#'));
+            return attributes.any(|line| line.contains("test"));
+        }
+        above.push(line);
+    }
+    false
+}
+
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let text = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let named: BTreeSet<_> =
+        text.split('`').skip(1).step_by(2).filter_map(|word| word.split_once("::")).collect();
+    let (tests, units) = (files("tests/tests", ".rs"), files("server/src", ".rs"));
+    let mut checked = 0;
+    for (place, name) in named.into_iter().filter(|named| *named != ("name", "test")) {
+        let file = Path::new("tests/tests").join(place).with_extension("rs");
+        let folder = Path::new("server/src").join(place);
+        let inside = |path: &Path| path.starts_with(&folder) || path.with_extension("") == folder;
+        let there = tests.iter().filter(|(path, _)| *path == file);
+        let mut there = there.chain(units.iter().filter(|(path, _)| inside(path)));
+        assert!(there.any(|(_, text)| has_test(text, name)), "there is no test {place}::{name}");
+        checked += 1;
+    }
+    assert!(checked > 50, "{checked} tests are named");
+}
