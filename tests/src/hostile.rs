@@ -126,7 +126,7 @@ impl Hostile {
                 self.update(update).await;
             }
             Attack::Frames(n) => {
-                let frames = self.frames(n);
+                let frames = Self::frames(n);
                 self.send_frames(frames).await;
             }
             Attack::Join(n) => self.join(n).await,
@@ -232,7 +232,7 @@ impl Hostile {
         if n >= 3 { parts.delete(own, clock, clocks).build() } else { parts.build() }
     }
 
-    fn frames(&self, n: usize) -> Vec<ClientFrame> {
+    fn frames(n: usize) -> Vec<ClientFrame> {
         match n {
             // C2: a flood; C3: too large, no JSON, too deep.
             0 => (0..50).map(|n| up::awareness(format!(r#"{{"n":{n}}}"#))).collect(),

@@ -102,7 +102,13 @@ impl Room {
                 state.end_culprit();
                 state.end_all(&CloseReason::RoomRestarted);
             }
-            Ended::Idle | Ended::Load(_) => {}
+            Ended::Load(failed) => {
+                if let LoadFailed::Fault(fault) = failed {
+                    self.quarantine(fault).await;
+                }
+                state.end_all(&failed.reason());
+            }
+            Ended::Idle => {}
         }
         ended
     }
@@ -112,6 +118,22 @@ impl Room {
             (self.quarantine.clone(), self.id.clone(), fault.to_string());
         // An error means that the runtime ends, and the next start finds out itself.
         self.tasks.spawn_blocking(move || quarantine.add(&id, &reason)).await.ok();
+    }
+
+    /// After a fault: loads the document again, and goes on with that. Nobody notices, but for a pause
+    /// and for who is to blame.
+    async fn recover(&mut self, state: &mut State, fault: &Fault) -> Result<(), Ended> {
+        if !state.can_recover() {
+            return Err(self.faulted(fault));
+        }
+        tracing::error!(document = %self.id, %fault, "an update faulted, the document is loaded anew");
+        self.restarted(RestartCause::Fault);
+        // What is loaded beside the room says nothing of its sessions.
+        let sessions = std::mem::take(&mut self.sessions);
+        let loaded = self.load().await;
+        self.sessions = sessions;
+        let mut loaded = loaded.map_err(Ended::Load)?;
+        if state.recover(&mut loaded) { Ok(()) } else { Err(Ended::Append) }
     }
 
     fn faulted(&self, fault: &Fault) -> Ended {
@@ -176,7 +198,10 @@ impl Room {
                 }
                 Ok(None) => {}
                 Err(Failed::Append) => return Ended::Append,
-                Err(Failed::Fault(fault)) => return self.faulted(&fault),
+                Err(Failed::Fault(fault)) => match self.recover(state, &fault).await {
+                    Ok(()) => continue,
+                    Err(ended) => return ended,
+                },
             }
             if ending.is_cancelled() && writing.is_none() && !state.has_staged() {
                 return Ended::Idle;

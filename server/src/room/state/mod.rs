@@ -46,6 +46,10 @@ use crate::{
     time::{self, Instant},
 };
 
+/// How many updates are taken one by one in a room whose document has faulted, where it is not known on
+/// which.
+const CAREFUL_UPDATES: usize = 1000;
+
 /// What a room decides.
 #[derive(Debug)]
 pub(super) struct State {
@@ -85,8 +89,9 @@ pub(super) struct State {
     since_checkpoint: SinceCheckpoint,
     /// An upper bound of the size of the document, and the size when it was last measured.
     document_bytes: usize,
-    /// Batches of one, because the document has faulted before.
-    careful: bool,
+    /// The document has faulted before: this many updates are taken one by one, so that the next fault
+    /// names its sender.
+    careful: usize,
     idle_since: Option<Instant>,
     /// When the room was made.
     created: Instant,
@@ -128,6 +133,10 @@ struct Commit {
     /// The sessions with updates in it, and the highest update id of each.
     origins: Vec<(SessionId, u64)>,
     arrivals: Vec<Instant>,
+    /// The updates, until it is known that the document bears them.
+    incoming: Vec<Incoming>,
+    /// Sessions with updates in it that had been held.
+    released: Vec<SessionId>,
 }
 
 /// What is to be written.
@@ -211,7 +220,7 @@ impl State {
             // A v2 checkpoint is smaller than the v1 state, which is what the limit is about; 4
             // times is more than was ever seen, and a bound that is reached is measured.
             document_bytes: 4 * checkpoint_bytes + tail_bytes,
-            careful,
+            careful: if careful { CAREFUL_UPDATES } else { 0 },
             idle_since: Some(created),
             config,
             sessions,
@@ -455,6 +464,42 @@ impl State {
         }
         self.lagging = 0;
         self.sessions.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the room can go on after a fault, with the document as it is in the log: nothing that
+    /// anybody was told is ahead of that.
+    pub(super) fn can_recover(&self) -> bool {
+        !self.writing && self.commit.is_some()
+    }
+
+    /// Goes on with the document of `loaded`, after a fault in a batch that was not written. Whoever
+    /// was alone in the batch is ended; otherwise its updates are taken again, one by one. Returns
+    /// whether that could be.
+    pub(super) fn recover(&mut self, loaded: &mut Self) -> bool {
+        let Some(commit) = self.commit.take() else { return false };
+        if (loaded.head, loaded.epoch) != (self.head, self.epoch) {
+            return false;
+        }
+        std::mem::swap(&mut self.document, &mut loaded.document);
+        self.document_bytes = loaded.document_bytes;
+        let is_owned = self.config.client_ids_owned;
+        for member in self.members.values_mut() {
+            let owner = is_owned.then_some(&member.principal);
+            member.author = owner.map_or(Author::NOBODY, |owner| self.document.author(owner));
+        }
+        for session in commit.released {
+            // What it had sent is gone. Coming back, it sends it again.
+            self.end(session, CloseReason::RoomRestarted);
+        }
+        match &commit.origins[..] {
+            [(culprit, _)] => self.end(*culprit, CloseReason::PoisonousUpdate),
+            _ => self.careful = self.careful.max(commit.incoming.len()),
+        }
+        for incoming in commit.incoming.into_iter().rev() {
+            // Those of a session that was ended are passed over.
+            self.staged.push_front(incoming);
+        }
+        true
     }
 
     /// After a fault: ends the session that caused it, if that is known.
