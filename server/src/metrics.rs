@@ -106,6 +106,8 @@ pub struct SessionMetrics {
     pub sessions: Gauge,
     /// Sessions opened.
     pub opened: Counter,
+    /// Times that a session had sent more than it may, and was held back.
+    pub throttled: Counter,
     /// Sessions ended by the server, by reason.
     pub closed: Family<ReasonLabels, Counter>,
 }
@@ -230,6 +232,11 @@ impl Metrics {
         let session = SessionMetrics {
             sessions: gauge(r, "sessions", "Sessions that are open"),
             opened: counter(r, "sessions_opened", "Sessions opened"),
+            throttled: counter(
+                r,
+                "sessions_throttled",
+                "Times that a session had sent more than it may, and was held back",
+            ),
             closed,
         };
         let transport = TransportMetrics {

@@ -125,6 +125,7 @@ impl Server {
             metrics.session.clone(),
             session_tasks.clone(),
         );
+        sessions.set_limits(config.limits.clone());
         let readiness = Readiness::new(sessions.clone());
         // There has to be time left to say it.
         let drain_spread = config.session.drain_retry_max.min(config.shutdown.grace / 2);

@@ -10,6 +10,7 @@ use super::{
     Sessions, Token,
     handshake::{self, Credentials},
     heartbeat::{Due, Heartbeat},
+    limits::{Taken, Throttle},
 };
 use crate::{
     room::{
@@ -23,6 +24,10 @@ const LEAVE_WAIT: Duration = Duration::from_secs(5);
 
 /// A client that may come back is asked to after a random time up to this.
 const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// Whoever was too much comes back after a random time between these, in seconds: at once, it would
+/// be too much again.
+const RETRY_LATER: std::ops::Range<f64> = 2.0..10.0;
 
 /// Serves one session from its Join to its end. `gone` is cancelled when its reader has gone.
 pub async fn run<I: Inbound>(
@@ -54,7 +59,7 @@ pub async fn run<I: Inbound>(
                 finish(&sessions, &outbox, CloseReason::Draining);
             }
             // The room may have let the session in just now, and nobody else would take it out.
-            if let Ok((room, _)) = joining.await {
+            if let Ok((room, ..)) = joining.await {
                 room.leave(session).await;
             }
             return;
@@ -62,8 +67,8 @@ pub async fn run<I: Inbound>(
     };
     drop(joining);
     let open = match joined {
-        Ok((room, credentials)) => {
-            Opened { room, credentials, rules, rest, heartbeat: heartbeat(&sessions) }
+        Ok((room, credentials, throttle)) => {
+            Opened { room, credentials, rules, rest, heartbeat: heartbeat(&sessions), throttle }
         }
         Err(reason) => return finish(&sessions, &outbox, reason),
     };
@@ -97,6 +102,7 @@ struct Opened {
     /// Frames that came in one message with the Join.
     rest: Vec<Frame>,
     heartbeat: Heartbeat,
+    throttle: Box<Throttle>,
 }
 
 enum Ended {
@@ -111,6 +117,16 @@ enum Ended {
 }
 
 fn finish(sessions: &Sessions, outbox: &Outbox, reason: CloseReason) {
+    let retry_after = retry_after(sessions, &reason);
+    sessions.count_closed(&reason);
+    outbox.finish(End::Closed { reason, retry_after });
+}
+
+/// When a client comes back, if that helps.
+fn retry_after(sessions: &Sessions, reason: &CloseReason) -> Option<Duration> {
+    if matches!(reason, CloseReason::RateLimited | CloseReason::Overloaded) {
+        return Some(Duration::from_secs_f64(rand::random_range(RETRY_LATER)));
+    }
     let retry_max = match reason.remedy() {
         Remedy::ComeBackElsewhere => sessions.inner.config.drain_retry_max,
         Remedy::ComeBack | Remedy::NewToken => RETRY_MAX,
@@ -122,10 +138,7 @@ fn finish(sessions: &Sessions, outbox: &Outbox, reason: CloseReason) {
         | Remedy::Fork
         | Remedy::AskOperator => Duration::ZERO,
     };
-    let retry_after =
-        (!retry_max.is_zero()).then(|| retry_max.mul_f64(rand::random_range(0.05..1.0)));
-    sessions.count_closed(&reason);
-    outbox.finish(End::Closed { reason, retry_after });
+    (!retry_max.is_zero()).then(|| retry_max.mul_f64(rand::random_range(0.05..1.0)))
 }
 
 /// Waits for the end of a session that has not joined yet.
@@ -162,8 +175,9 @@ async fn join_room(
     session: SessionId,
     join: Join,
     outbox: &Arc<Outbox>,
-) -> Result<(RoomHandle, Credentials), CloseReason> {
+) -> Result<(RoomHandle, Credentials, Box<Throttle>), CloseReason> {
     let accepted = handshake::accept(join, &sessions.inner.authenticator)?;
+    let throttle = sessions.inner.limits.admit(time::now(), &accepted.grant.principal)?;
     let credentials = Credentials::new(time::now(), &accepted);
     let join = room::Join {
         session,
@@ -176,7 +190,7 @@ async fn join_room(
         rules: accepted.rules,
     };
     let room = sessions.inner.registry.join(&accepted.document, join).await?;
-    Ok((room, credentials))
+    Ok((room, credentials, throttle))
 }
 
 struct Live<'a> {
@@ -188,11 +202,22 @@ struct Live<'a> {
 
 impl Live<'_> {
     async fn serve<I: Inbound>(mut self, mut inbound: I, gone: CancellationToken) -> Ended {
-        for frame in std::mem::take(&mut self.open.rest) {
-            if let ControlFlow::Break(ended) = self.frame(frame).await {
-                return ended;
+        let rest = std::mem::take(&mut self.open.rest);
+        if !rest.is_empty() {
+            let now = time::now();
+            match self.open.throttle.take(now, Delivery { frames: rest, reply: None }) {
+                Taken::Paid(Delivery { frames, reply }) => {
+                    let taken = Box::pin(self.frames(now, frames, reply));
+                    if let ControlFlow::Break(ended) = taken.await {
+                        return ended;
+                    }
+                }
+                Taken::Held => {}
+                Taken::Full => return self.too_much(),
             }
         }
+        // The client sends nothing more.
+        let mut is_last = false;
         let draining = self.sessions.inner.tasks.token();
         let mut due = std::pin::pin!(sleep_until(time::now()));
         loop {
@@ -203,12 +228,33 @@ impl Live<'_> {
                 () = draining.cancelled() => return Ended::Draining,
                 // By the room.
                 () = self.outbox.finished() => return Ended::Gone,
-                next = inbound.next() => match next {
+                () = passed(self.open.throttle.until()), if self.open.throttle.is_holding() => {
+                    let now = time::now();
+                    // It waits for us, and not the other way round.
+                    self.open.heartbeat.heard(now);
+                    let expires = self.open.credentials.expires();
+                    if let ControlFlow::Break(ended) = Box::pin(self.resume(now)).await {
+                        return ended;
+                    }
+                    if self.open.credentials.expires() != expires {
+                        due.as_mut().reset(now);
+                    }
+                    if is_last && !self.open.throttle.is_holding() {
+                        return Ended::Left;
+                    }
+                }
+                next = inbound.next(), if !is_last && self.open.throttle.takes(I::WAITS) => match next {
+                    None if self.open.throttle.is_holding() => is_last = true,
                     None => return Ended::Left,
                     Some(Err(reason)) => return Ended::Closed(reason),
-                    Some(Ok(Delivery { frames, reply })) => {
+                    Some(Ok(delivery)) => {
                         let now = time::now();
                         self.open.heartbeat.heard(now);
+                        let (frames, reply) = match self.open.throttle.take(now, delivery) {
+                            Taken::Paid(Delivery { frames, reply }) => (frames, reply),
+                            Taken::Held => continue,
+                            Taken::Full => return self.too_much(),
+                        };
                         let expires = self.open.credentials.expires();
                         if let ControlFlow::Break(ended) = self.frames(now, frames, reply).await {
                             return ended;
@@ -243,6 +289,22 @@ impl Live<'_> {
                 }
             }
         }
+    }
+
+    /// Takes what has been paid meanwhile.
+    async fn resume(&mut self, now: Instant) -> ControlFlow<Ended> {
+        while let Some(Delivery { frames, reply }) = self.open.throttle.resume(now) {
+            self.frames(now, frames, reply).await?;
+        }
+        if self.open.throttle.is_over(now) {
+            return ControlFlow::Break(self.too_much());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn too_much(&mut self) -> Ended {
+        self.open.throttle.end(&CloseReason::RateLimited);
+        Ended::Closed(CloseReason::RateLimited)
     }
 
     async fn frames(
@@ -356,6 +418,15 @@ impl Live<'_> {
     }
 }
 
+/// When `at` has passed; never, if there is none.
+async fn passed(at: Option<Instant>) {
+    match at {
+        // In a box: few sessions are ever held back.
+        Some(at) => Box::pin(sleep_until(at)).await,
+        None => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -439,6 +510,8 @@ mod tests {
     struct Frames(mpsc::Receiver<Frame>);
 
     impl Inbound for Frames {
+        const WAITS: bool = true;
+
         async fn next(&mut self) -> Option<Result<Delivery, CloseReason>> {
             let frame = self.0.recv().await?;
             Some(Ok(Delivery { frames: vec![frame], reply: None }))
@@ -526,6 +599,8 @@ mod tests {
         /// Always has a frame, until `0`.
         struct Flood(Instant, Option<Join>);
         impl Inbound for Flood {
+            const WAITS: bool = true;
+
             async fn next(&mut self) -> Option<Result<Delivery, CloseReason>> {
                 let join = self.1.take().map(|join| Frame::Join(Box::new(join)));
                 let frames = vec![join.unwrap_or(Frame::Pong)];
