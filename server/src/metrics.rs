@@ -119,8 +119,13 @@ pub struct TransportMetrics {
     pub connections: Gauge,
     /// Connections taken.
     pub accepted: Counter,
-    /// Connections closed at once because there were too many.
-    pub refused: Counter,
+    /// Connections closed at once because there were too many, by which: "all", or those of their
+    /// "address".
+    pub refused: Family<ReasonLabels, Counter>,
+    /// Connections that did not say in time which protocol they speak.
+    pub silent: Counter,
+    /// Connections closed because they had been without a stream for long.
+    pub idle: Counter,
     /// TLS handshakes that failed.
     pub tls_failures: Counter,
     /// Times that changed TLS files were taken.
@@ -242,10 +247,21 @@ impl Metrics {
         let transport = TransportMetrics {
             connections: gauge(r, "connections", "Connections that are open"),
             accepted: counter(r, "connections_accepted", "Connections taken"),
-            refused: counter(
+            refused: add(
                 r,
                 "connections_refused",
                 "Connections closed at once because there were too many",
+                Family::<ReasonLabels, Counter>::default(),
+            ),
+            silent: counter(
+                r,
+                "connections_silent",
+                "Connections closed because they did not begin to speak in time",
+            ),
+            idle: counter(
+                r,
+                "connections_idle",
+                "Connections closed because they had no stream for long",
             ),
             tls_failures: counter(r, "tls_failures", "TLS handshakes that failed"),
             tls_reloads: counter(r, "tls_reloads", "Times that changed TLS files were taken"),

@@ -27,6 +27,7 @@ mod content;
 mod faults;
 mod hocuspocus;
 mod http1;
+pub mod http2;
 mod issuer;
 mod participant;
 mod process;

@@ -131,7 +131,8 @@ impl Server {
         let drain_spread = config.session.drain_retry_max.min(config.shutdown.grace / 2);
         let (doors, health) =
             transport::doors(&config.transport, &sessions, &readiness, drain_spread)?;
-        let admin_doors = Doors::plain(transport::admin_router(Arc::clone(&metrics), &readiness));
+        let admin_doors = transport::admin_router(Arc::clone(&metrics), &readiness);
+        let admin_doors = Doors::plain(admin_doors, config.transport.request_timeout);
         let bind = async |key, address, config: &transport::Config, tls| {
             let limits = ListenerLimits::new(config);
             let bound = Listener::bind(address, limits, tls, metrics.transport.clone()).await;
