@@ -73,6 +73,14 @@ pub struct LogMetrics {
 pub struct RoomMetrics {
     /// Rooms in memory.
     pub rooms: Gauge,
+    /// What the rooms take of the memory, about, in bytes.
+    pub memory: Gauge,
+    /// What they may take; 0 is no limit.
+    pub memory_max: Gauge,
+    /// Rooms that left memory early, to make place for others.
+    pub evicted: Counter,
+    /// Bytes of differences that wait for single sessions to take them.
+    pub catch_up: Gauge,
     /// Documents that are refused because they fault when loaded.
     pub quarantined: Gauge,
     /// Rooms closed after a fault, by cause.
@@ -203,6 +211,22 @@ impl Metrics {
         );
         let room = RoomMetrics {
             rooms: gauge(r, "rooms", "Rooms in memory"),
+            memory: gauge(r, "rooms_memory_bytes", "What the rooms take of the memory, about"),
+            memory_max: gauge(
+                r,
+                "rooms_memory_max_bytes",
+                "What the rooms may take of the memory; 0 is no limit",
+            ),
+            evicted: counter(
+                r,
+                "rooms_evicted",
+                "Rooms that left memory early, to make place for others",
+            ),
+            catch_up: gauge(
+                r,
+                "room_catch_up_bytes",
+                "Bytes of differences that wait for single sessions to take them",
+            ),
             quarantined: gauge(r, "rooms_quarantined", "Documents refused because they fault"),
             restarts: add(
                 r,

@@ -189,7 +189,8 @@ async fn join_room(
         awareness_client_id: accepted.awareness_client_id,
         rules: accepted.rules,
     };
-    let room = sessions.inner.registry.join(&accepted.document, join).await?;
+    let wait = sessions.inner.config.join_timeout;
+    let room = sessions.inner.registry.join(&accepted.document, join, wait).await?;
     Ok((room, credentials, throttle))
 }
 
@@ -468,8 +469,10 @@ mod tests {
         };
         let metrics = Metrics::new();
         let log = Arc::new(MemoryLog::new(metrics.log.clone()));
-        let registry = Registry::new(room::Config::default(), log, metrics.room, Tasks::new());
-        // Nobody here answers pings.
+        // Nobody here answers pings, or reads all the time.
+        let lagging_max = Duration::from_secs(100_000);
+        let config = room::Config { lagging_max, ..room::Config::default() };
+        let registry = Registry::new(config, log, metrics.room, Tasks::new());
         let config =
             Config { heartbeat_timeout: Duration::from_secs(100_000), ..Config::default() };
         let authenticator = Authenticator::new(&auth).unwrap();
