@@ -78,7 +78,7 @@ mod tests {
         ids::{DocumentId, Epoch, Principal, SessionId},
         log::{Loaded, Record},
         metrics::Metrics,
-        room::config::Config,
+        room::{catch_up::CatchUps, config::Config},
     };
 
     /// A room without sessions, whose document was loaded from this many updates, at most 128.
@@ -94,7 +94,8 @@ mod tests {
         let loaded = Loaded { epoch: Epoch([1; 16]), checkpoint: None, tail };
         let (id, config) = (DocumentId::parse("doc").unwrap(), Arc::new(Config::default()));
         let (metrics, sessions) = (Metrics::new().room, Arc::default());
-        State::new(id, config, metrics, Some(&loaded), sessions, false).unwrap()
+        let catch_ups = Arc::new(CatchUps::new(1, 1, metrics.clone()));
+        State::new(id, config, metrics, Some(&loaded), sessions, catch_ups, false).unwrap()
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! `updates` has what becomes of an update, `differences` what brings a session up to date, and
 //! `checkpoints` when one is made; here is who comes and goes, and the order of it all.
 
+mod catch_up;
 mod checkpoints;
 mod differences;
 mod updates;
@@ -26,12 +27,14 @@ use tokio::sync::{Notify, oneshot};
 
 pub(super) use self::checkpoints::CheckpointJob;
 use self::{
+    catch_up::CatchingUp,
     checkpoints::SinceCheckpoint,
     differences::{Asked, Recent, chunks, event_bytes},
 };
 use super::{
     Incoming, Join, Presence, Rules,
     awareness::{Announced, AwarenessState, AwarenessTable, RENEW_INTERVAL},
+    catch_up::CatchUps,
     config::Config,
     error::CloseReason,
     held::Held,
@@ -97,6 +100,11 @@ pub(super) struct State {
     created: Instant,
     /// How many sessions there are, for those outside.
     sessions: Arc<AtomicUsize>,
+    catch_ups: Arc<CatchUps>,
+    /// When to look whether sessions take the state that they joined with, while there are such.
+    look_up_at: Option<Instant>,
+    /// When to look whether there is room again for a difference that waits.
+    look_at: Option<Instant>,
 }
 
 /// A session that waits to be let in, and how to tell it.
@@ -114,6 +122,8 @@ struct Member {
     /// What the session has asked for a difference with.
     asked: Option<Asked>,
     held: Option<Box<Held>>,
+    /// How it takes the state that it joined with, if it has not taken it.
+    catching_up: Option<CatchingUp>,
     /// The highest id of its updates that is durable.
     durable: u64,
 }
@@ -171,6 +181,7 @@ impl State {
         metrics: RoomMetrics,
         loaded: Option<&Loaded>,
         sessions: Arc<AtomicUsize>,
+        catch_ups: Arc<CatchUps>,
         careful: bool,
     ) -> Result<Self, Fault> {
         let checkpoint = loaded.and_then(|loaded| loaded.checkpoint.as_ref());
@@ -224,6 +235,9 @@ impl State {
             idle_since: Some(created),
             config,
             sessions,
+            catch_ups,
+            look_up_at: None,
+            look_at: None,
         })
     }
 
@@ -342,6 +356,7 @@ impl State {
             }
         }
         self.end_lagging(now);
+        self.end_catching_up(now);
         self.end_holding(now);
         if self.yjs > 0 && self.renew_due <= now {
             self.renew_due = now + RENEW_INTERVAL;
@@ -379,7 +394,9 @@ impl State {
         let held = (self.holding > 0).then(|| held.map(|held| held.since).min()).flatten();
         let held = held.map(|since| since + self.config.held_max);
         let renew = (self.yjs > 0).then_some(self.renew_due);
-        [fan_out, lagging, idle, held, renew, self.awareness_at()].into_iter().flatten().min()
+        let catch_up = self.catch_up_at();
+        let all = [fan_out, lagging, idle, held, renew, self.awareness_at(), catch_up];
+        all.into_iter().flatten().min()
     }
 
     /// Nobody has been here for long enough that the room may leave memory.
@@ -580,8 +597,9 @@ impl State {
             _ if join.rules == Rules::Yjs => Vec::new(),
             Some(updates) => updates.clone(),
             None if join.state_vector.is_empty() => self.full()?,
-            None => match self.document.diff(&join.state_vector)? {
-                Ok(diff) => chunks(&diff, self.head, Some(&self.document.state_vector())),
+            None => match self.private(&join.state_vector, Some(&self.document.state_vector()))? {
+                Ok(Some(difference)) => difference,
+                Ok(None) => return Ok(Err(CloseReason::Overloaded)),
                 Err(malformed) => {
                     return Ok(Err(CloseReason::MalformedFrame(malformed.to_string())));
                 }
@@ -595,6 +613,7 @@ impl State {
             sync_sequence: self.head,
             resumed: resumed.is_some(),
         })));
+        let is_given = !initial.is_empty();
         for event in initial {
             join.outbox.push(event);
         }
@@ -611,9 +630,13 @@ impl State {
             lagging: None,
             asked: None,
             held: None,
+            catching_up: None,
             durable: 0,
         };
         self.members.insert(join.session, member);
+        if is_given {
+            self.catch_up_begins(join.session);
+        }
         Ok(Ok(()))
     }
 
