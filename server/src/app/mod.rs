@@ -169,6 +169,7 @@ impl Server {
         let live = Live::new(
             config.clone(),
             authenticator.clone(),
+            sessions.clone(),
             tls.clone(),
             origins,
             Arc::clone(&metrics),

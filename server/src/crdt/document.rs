@@ -202,6 +202,18 @@ impl Document {
         self.outline.structs()
     }
 
+    /// Counts the structs anew, by what the document is encoded as (yrs v1): yrs joins more of them
+    /// than is known when they come.
+    ///
+    /// # Errors
+    ///
+    /// This is no document.
+    pub fn recount(&mut self, state: &[u8]) -> Result<(), Fault> {
+        let scan = validate::update(state).map_err(fault)?;
+        self.outline.recount(scan.parts);
+        Ok(())
+    }
+
     /// Checks an update (yrs v1, and what [`validate::update`] said of it) against the document and
     /// the updates that are already in `batch`, and adds it. Returns whether it may bring something:
     /// an update whose structs are all known and that deletes nothing is left out.

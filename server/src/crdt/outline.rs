@@ -292,6 +292,11 @@ impl Outline {
         self.structs
     }
 
+    /// There are this many.
+    pub(super) fn recount(&mut self, structs: usize) {
+        self.structs = structs;
+    }
+
     /// Finds the place of what is new in `update` (Yjs v1, checked). Whatever it needs is in the outline
     /// or in the update itself.
     pub(super) fn plan<'a>(

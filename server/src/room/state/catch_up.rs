@@ -113,6 +113,7 @@ impl State {
         let full = if self.full.is_some() { self.document_bytes } else { 0 };
         Weights {
             document_bytes: self.document_bytes,
+            structs: Some(self.document.structs()),
             encoded_bytes: full + self.recent.bytes,
             sessions: self.members.len(),
         }

@@ -48,6 +48,7 @@ impl State {
         }
         let parts = self.document.checkpoint_parts()?;
         let state = parts.state();
+        self.document.recount(state)?;
         self.document_bytes = state.len();
         self.full = Some(chunks(state, self.head, Some(&self.document.state_vector())));
         self.since_checkpoint = SinceCheckpoint {
