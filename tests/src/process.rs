@@ -1,6 +1,7 @@
 //! The server as a process of its own, which can be killed.
 
 use std::{
+    ffi::OsStr,
     path::Path,
     process::Stdio,
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -74,14 +75,27 @@ impl ServerProcess {
         data: &Path,
         settings: &[(&str, &str)],
     ) -> std::io::Result<Self> {
-        let mut words =
-            wrapper.iter().map(|word| (*word).as_ref()).collect::<Vec<&std::ffi::OsStr>>();
-        words.push(binary().as_os_str());
-        let mut command = Command::new(words[0]);
+        let data = data.as_os_str();
+        let words = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"];
+        let words = words.map(OsStr::new).into_iter().chain([data]);
+        Self::spawn(wrapper, words, settings).await
+    }
+
+    /// A server that has everything from a configuration file. Returns when it serves.
+    pub async fn configured(file: &Path) -> Self {
+        let words = ["serve", "--config"].map(OsStr::new).into_iter().chain([file.as_os_str()]);
+        Self::spawn(&[], words, &[]).await.expect("the server starts")
+    }
+
+    async fn spawn<'a>(
+        wrapper: &'a [&str],
+        words: impl Iterator<Item = &'a OsStr>,
+        settings: &[(&str, &str)],
+    ) -> std::io::Result<Self> {
+        let mut all = wrapper.iter().map(OsStr::new).chain([binary().as_os_str()]).chain(words);
+        let mut command = Command::new(all.next().expect("the command at least"));
         command
-            .args(&words[1..])
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"])
-            .arg(data)
+            .args(all)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -104,12 +118,12 @@ impl ServerProcess {
             said.push_str(&line);
             said.push('\n');
             // The line that says "serving" names both addresses.
-            if let Some((_, rest)) = plain(&line).split_once("admin=") {
-                admin = rest.split_whitespace().next().and_then(|word| word.parse().ok());
+            admin = admin_in(&plain(&line));
+            if admin.is_some() {
                 break;
             }
         }
-        let address = url.and_then(|url| url.strip_prefix("http://")?.parse().ok());
+        let address = url.and_then(|url| url.split_once("://")?.1.parse().ok());
         let (Some(address), Some(admin)) = (address, admin) else {
             return Err(std::io::Error::other(format!("the server does not serve: {said}")));
         };
@@ -182,6 +196,12 @@ impl ServerProcess {
 async fn signal(process: u32, name: &str) {
     let sent = Command::new("kill").arg(format!("-{name}")).arg(process.to_string()).status().await;
     assert!(sent.expect("kill(1) is there").success(), "the process takes the signal");
+}
+
+/// The address of the admin listener, if a log line without colours names it: as text or as JSON.
+fn admin_in(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("admin=").or_else(|| line.split_once("\"admin\":\""))?;
+    rest.split(['"', ' ']).next()?.parse().ok()
 }
 
 /// A log line without colours.

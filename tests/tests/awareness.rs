@@ -11,11 +11,11 @@
 
 use std::time::Duration;
 
-use cowrite_proto::v1::server_frame::Frame as Down;
-use cowrite_server::{session, shutdown::Tasks, time};
+use cowrite_proto::v1::{Join, server_frame::Frame as Down};
+use cowrite_server::{auth::Access, session, shutdown::Tasks, time};
 use cowrite_tests::{
-    ChaosProxy, Door, Participant, RawSession, TestServer, channel, join, join_as, pacemaker,
-    refused, text_update, up,
+    ChaosProxy, Door, Issuer, Participant, RawSession, TestServer, channel, join, join_as,
+    pacemaker, refused, text_update, up,
 };
 use tonic::Code;
 
@@ -229,6 +229,39 @@ async fn nobody_speaks_for_another_client_id_than_the_one_of_its_join() {
     eve.leave().await;
     alice.wait_until("the end of Eve", |p| p.sees(id).is_none()).await;
     assert_eq!(alice.sees(7), Some(r#"{"user":"bob"}"#));
+}
+
+#[tokio::test]
+async fn nobody_takes_over_who_somebody_else_is() {
+    let issuer = Issuer::new();
+    let server = TestServer::with_config(|config| issuer.configure(config)).await;
+    let enter = async |name: &str, access, id| {
+        let token = issuer.token(name, &[("notes", access)]);
+        let wish = Join { token, ..join_as("notes", id) };
+        let doc = yrs::Doc::with_client_id(id);
+        let entered = Participant::open_with(server.channel(), Door::Edit, wish, doc).await;
+        entered.unwrap()
+    };
+    let mut alice = enter("alice", Access::Write, 7).await;
+    alice.announce(r#"{"user":"alice"}"#).await;
+    let mut carol = enter("carol", Access::Write, 8).await;
+    carol.wait_until("Alice", |p| p.sees(7).is_some()).await;
+    // Mallory, who may only read, says that she is Alice, and then that Alice is gone.
+    let mut mallory = enter("mallory", Access::Read, 7).await;
+    mallory.announce(r#"{"user":"forged"}"#).await;
+    mallory.announce("").await;
+    mallory.leave().await;
+    carol.announce("1").await;
+    alice.wait_until("Carol", |p| p.sees(8) == Some("1")).await;
+    let mut dave = enter("dave", Access::Read, 9).await;
+    dave.wait_until("Alice", |p| p.sees(7).is_some()).await;
+    for one in [&carol, &dave] {
+        assert_eq!(one.sees(7), Some(r#"{"user":"alice"}"#));
+    }
+    // She herself may come back before her old session ends.
+    let mut again = enter("alice", Access::Write, 7).await;
+    again.announce(r#"{"user":"alice","n":2}"#).await;
+    carol.wait_until("her new session", |p| p.sees(7).is_some_and(|s| s.contains("2"))).await;
 }
 
 #[tokio::test]

@@ -393,3 +393,23 @@ async fn a_shutdown_tells_every_socket_to_come_back_after_its_edits_are_durable(
     assert_eq!(stopped, cowrite_server::app::Stopped::Cleanly);
     assert!(stopping.elapsed() < Duration::from_secs(8));
 }
+
+#[tokio::test]
+async fn nobody_is_told_of_a_clock_with_which_an_echo_would_end_its_session() {
+    let server = TestServer::start().await;
+    let mut bob = YClient::open(server.address(), "notes").await;
+    bob.announce("{}").await;
+    let mut mallory = YClient::open(server.address(), "notes").await;
+    let (m, largest) = (mallory.client_id(), (1 << 53) - 1);
+    let update = lib0::awareness(&[(m, largest, r#"{"n":1}"#)]);
+    mallory.socket.send_bytes(lib0::message(&[1], &update)).await;
+    bob.wait_until("mallory", |client| client.sees(m).is_some()).await;
+    // Providers say again what they were told of others.
+    let echo = lib0::awareness(&[(m, bob.awareness[&m].0, r#"{"n":1}"#)]);
+    bob.socket.send_bytes(lib0::message(&[1], &echo)).await;
+    let update = lib0::awareness(&[(m, largest, r#"{"n":2}"#)]);
+    mallory.socket.send_bytes(lib0::message(&[1], &update)).await;
+    bob.wait_until("her next state", |client| client.sees(m) == Some(r#"{"n":2}"#)).await;
+    bob.type_text("still here").await;
+    mallory.wait_for_text("still here").await;
+}

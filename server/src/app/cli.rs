@@ -83,7 +83,7 @@ struct Serve {
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct File {
-    /// The configuration file; deploy/cowrite.example.toml shows every key.
+    /// The configuration file; deploy/cowrite.example.toml is one for production.
     #[arg(long, value_name = "FILE", env = "COWRITE_CONFIG")]
     config: Option<PathBuf>,
 }

@@ -284,6 +284,8 @@ fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a String>) -> Option<&
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
@@ -363,12 +365,60 @@ mod tests {
         }
     }
 
+    /// What the example sets otherwise than it is without a configuration.
+    const SET_IN_THE_EXAMPLE: [&str; 11] = [
+        "auth.audience",
+        "auth.issuer",
+        "auth.keys",
+        "auth.mode",
+        "auth.revocations",
+        "log.directory",
+        "telemetry.format",
+        "transport.allowed_origins",
+        "transport.listen",
+        "transport.tls.certificate",
+        "transport.tls.key",
+    ];
+
+    /// Every key that is not a table, with its value.
+    fn flat(table: &Table) -> BTreeMap<String, Value> {
+        let mut keys = BTreeMap::new();
+        for (name, value) in table {
+            if let Value::Table(inner) = value {
+                let inner = flat(inner).into_iter();
+                keys.extend(inner.map(|(key, value)| (format!("{name}.{key}"), value)));
+            } else {
+                keys.insert(name.clone(), value.clone());
+            }
+        }
+        keys
+    }
+
     #[test]
-    fn the_example_has_every_key_with_its_default() {
+    fn the_example_has_every_key_and_says_the_default_of_each_that_it_sets() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/cowrite.example.toml");
         let text = fs::read_to_string(path).unwrap();
-        let example: Table = text.parse().unwrap();
-        let defaults = Table::try_from(Config::default()).unwrap();
-        assert_eq!(example, defaults);
+        let example = flat(&text.parse().unwrap());
+        let defaults = flat(&Table::try_from(Config::default()).unwrap());
+        assert!(example.keys().eq(defaults.keys()), "{example:#?}");
+        let set = example.iter().filter(|(key, value)| defaults[*key] != **value);
+        let set: Vec<_> = set.map(|(key, _)| key.as_str()).collect();
+        assert_eq!(set, SET_IN_THE_EXAMPLE);
+
+        // Each of them, and no other, has its default in the line above.
+        let (mut table, mut above, mut told) = ("", "", BTreeMap::new());
+        for line in text.lines() {
+            if let Some(name) = line.strip_prefix('[') {
+                table = name.trim_end_matches(']');
+            } else if let Some(default) = above.strip_prefix("# default: ") {
+                let key = line.split(" = ").next().unwrap();
+                told.insert(format!("{table}.{key}"), parse_value(default.to_owned()));
+            }
+            above = line;
+        }
+        let set = set.into_iter().map(|key| (key.to_owned(), defaults[key].clone())).collect();
+        assert_eq!(told, set);
+        assert_eq!(told.len(), text.matches("# default: ").count());
+        load(&text, &[]).unwrap();
     }
 }

@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 use super::outbox::Shared;
 use crate::{
-    ids::SessionId,
+    ids::{Principal, SessionId},
     time::{Duration, Instant},
 };
 
@@ -33,6 +33,10 @@ pub(super) const RENEW_INTERVAL: Duration = Duration::from_secs(10);
 /// How far the clock of a Yjs client of which nothing is known here is advanced: others may remember
 /// it from before the room was loaded, with the clock that it had then, or one renewed since.
 const FRESH_CLOCKS: u64 = 3;
+
+/// The largest clock that is taken from a Yjs client: each change makes it larger here, and one above
+/// 53 bits ends the sessions of all who repeat it.
+const CLOCK_MAX: u64 = 1 << 52;
 
 /// The awareness state of one Yjs client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +64,7 @@ pub(super) struct AwarenessTable {
 #[derive(Debug)]
 struct Entry {
     session: SessionId,
+    principal: Principal,
     gone: bool,
     /// When it was told.
     told: Instant,
@@ -75,6 +80,8 @@ const FRESH_FOR: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) struct Announced {
     pub(super) session: SessionId,
+    /// Whose session it is.
+    pub(super) principal: Principal,
     pub(super) client_id: u64,
     /// The clock of a Yjs client.
     pub(super) clock: Option<u64>,
@@ -106,10 +113,14 @@ impl AwarenessTable {
 
     /// Sets the state of a client; returns whether there is something to tell. The last session to
     /// announce a client id has it, because a client that comes back may be faster than the end of
-    /// its old session.
+    /// its old session; but nobody takes that of another principal who is here.
     pub(super) fn set(&mut self, now: Instant, announced: Announced) -> bool {
-        let Announced { session, client_id, clock, state } = announced;
+        let Announced { session, principal, client_id, clock, state } = announced;
+        let clock = clock.map(|clock| clock.min(CLOCK_MAX));
         let before = self.entry(client_id);
+        if before.is_some_and(|entry| !entry.gone && entry.principal != principal) {
+            return false;
+        }
         let told = before.map(|entry| entry.state.get().clock);
         if clock.is_some()
             && let Some(entry) = before
@@ -126,7 +137,8 @@ impl AwarenessTable {
             (Some(clock), None) => clock.saturating_add(FRESH_CLOCKS),
         };
         let state = AwarenessState { client_id, clock, state };
-        self.put(Entry { session, gone: false, told: now, grown: now, state: Shared::new(state) });
+        let state = Shared::new(state);
+        self.put(Entry { session, principal, gone: false, told: now, grown: now, state });
         true
     }
 
@@ -138,8 +150,10 @@ impl AwarenessTable {
             return false;
         }
         let (told, grown, clock) = (entry.told, entry.grown, entry.state.get().clock + 1);
+        let principal = entry.principal.clone();
         let state = AwarenessState { client_id, clock, state: Bytes::new() };
-        self.put(Entry { session, gone: true, told, grown, state: Shared::new(state) });
+        let state = Shared::new(state);
+        self.put(Entry { session, principal, gone: true, told, grown, state });
         while self.gone > self.gone_max {
             let oldest = self.by_version.iter().find(|(_, entry)| entry.gone);
             let Some(client_id) = oldest.map(|(_, entry)| entry.state.get().client_id) else {
@@ -153,11 +167,13 @@ impl AwarenessTable {
     /// Tells again, with the next clock, what was told too long ago; returns whether there is any.
     pub(super) fn renew(&mut self, now: Instant) -> bool {
         let old = self.by_version.values().filter(|e| !e.gone && e.told + RENEW_AFTER <= now);
-        let old: Vec<_> = old.map(|e| (e.session, e.state.get().clone())).collect();
-        for (session, state) in &old {
+        let old: Vec<_> =
+            old.map(|e| (e.session, e.principal.clone(), e.state.get().clone())).collect();
+        for (session, principal, state) in &old {
             let state = AwarenessState { clock: state.clock + 1, ..state.clone() };
             self.put(Entry {
                 session: *session,
+                principal: principal.clone(),
                 gone: false,
                 told: now,
                 grown: now,
@@ -225,8 +241,14 @@ mod tests {
 
     /// A state with the clock of a Yjs client, or without.
     fn announced(session: SessionId, client_id: u64, clock: Option<u64>, json: &str) -> Announced {
-        let state = Bytes::copy_from_slice(json.as_bytes());
-        Announced { session, client_id, clock, state }
+        let (principal, state) = (Principal::anonymous(), Bytes::copy_from_slice(json.as_bytes()));
+        Announced { session, principal, client_id, clock, state }
+    }
+
+    /// As [`announced`], by somebody with a name.
+    fn announced_by(name: &str, session: SessionId, client_id: u64, json: &str) -> Announced {
+        let principal = Principal::new(name).unwrap();
+        Announced { principal, ..announced(session, client_id, None, json) }
     }
 
     fn clock(table: &AwarenessTable, client_id: u64) -> u64 {
@@ -266,6 +288,31 @@ mod tests {
         table.set(crate::time::now(), announced(new, 11, None, "2"));
         assert!(!table.remove(old, 11));
         assert_eq!(states(&table, 0, old), [(11, Bytes::from_static(b"2"))]);
+    }
+
+    #[test]
+    fn nobody_takes_the_client_id_of_another_who_is_here() {
+        let [alice, bob, again] = [1, 2, 3].map(SessionId::from_u64);
+        let (now, mut table) = (crate::time::now(), AwarenessTable::new(0, 10));
+        table.set(now, announced_by("alice", alice, 11, "1"));
+        for forged in ["2", "3"] {
+            assert!(!table.set(now, announced_by("bob", bob, 11, forged)));
+        }
+        assert!(!table.remove(bob, 11), "nor sends away");
+        assert_eq!(states(&table, 0, bob), [(11, Bytes::from_static(b"1"))]);
+        assert!(table.set(now, announced_by("alice", again, 11, "4")), "she comes back");
+        assert!(table.remove(again, 11));
+        assert!(table.set(now, announced_by("bob", bob, 11, "5")), "it is free");
+    }
+
+    #[test]
+    fn no_clock_of_a_client_grows_beyond_53_bits() {
+        let (alice, mut table) = (SessionId::from_u64(1), AwarenessTable::new(0, 10));
+        for n in 0..10 {
+            let state = announced(alice, 11, Some((1 << 53) - 1), &n.to_string());
+            assert!(table.set(crate::time::now(), state));
+        }
+        assert!(clock(&table, 11) < (1 << 52) + 100);
     }
 
     #[test]

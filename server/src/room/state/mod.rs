@@ -288,6 +288,7 @@ impl State {
     /// is known here already.
     pub(super) fn set_awareness(&mut self, now: Instant, session: SessionId, presence: Presence) {
         let Some(member) = self.members.get_mut(&session) else { return };
+        let principal = member.principal.clone();
         let mut table = self.awareness.lock();
         let (client_id, clock, state) = match presence {
             Presence::Own(state) => match member.awareness_client_id {
@@ -315,7 +316,7 @@ impl State {
         self.awareness_changed |= if is_gone {
             table.remove(session, client_id)
         } else {
-            table.set(now, Announced { session, client_id, clock, state })
+            table.set(now, Announced { session, principal, client_id, clock, state })
         };
         drop(table);
         if clock.is_some() && member.outbox.awareness_client_id().is_none() {
