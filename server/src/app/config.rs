@@ -26,6 +26,8 @@ pub struct Config {
     pub transport: transport::Config,
     /// Sessions.
     pub session: session::Config,
+    /// What sessions may send.
+    pub limits: session::limits::Config,
     /// Rooms.
     pub room: room::Config,
     /// The log.
@@ -191,6 +193,7 @@ impl Config {
         let checks = [
             self.transport.validate(self.session.update_bytes_max),
             self.session.validate(),
+            self.limits.validate(),
             self.room.validate(),
             self.log.validate(),
             self.auth.validate(self.transport.listen),

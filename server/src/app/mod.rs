@@ -143,13 +143,15 @@ impl Server {
             metrics.session.clone(),
             session_tasks.clone(),
         );
+        sessions.set_limits(config.limits.clone());
         let readiness = Readiness::new(sessions.clone());
         // There has to be time left to say it.
         let drain_spread = config.session.drain_retry_max.min(config.shutdown.grace / 2);
         let origins = Origins::new(&config.transport.allowed_origins);
         let (doors, health) =
             transport::doors(&config.transport, &sessions, &readiness, &origins, drain_spread)?;
-        let admin_doors = Doors::plain(transport::admin_router(Arc::clone(&metrics), &readiness));
+        let admin_doors = transport::admin_router(Arc::clone(&metrics), &readiness);
+        let admin_doors = Doors::plain(admin_doors, config.transport.request_timeout);
         let bind = async |key, address, config: &transport::Config, tls| {
             let limits = ListenerLimits::new(config);
             let bound = Listener::bind(address, limits, tls, metrics.transport.clone()).await;
@@ -167,6 +169,7 @@ impl Server {
         let live = Live::new(
             config.clone(),
             authenticator.clone(),
+            sessions.clone(),
             tls.clone(),
             origins,
             Arc::clone(&metrics),

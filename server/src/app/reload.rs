@@ -14,6 +14,7 @@ use super::{
 use crate::{
     auth::{self, Authenticator, Mode},
     metrics::{Metrics, Outcome, ResultLabels},
+    session::Sessions,
     transport::{Origins, Tls, TlsError, tls},
 };
 
@@ -21,7 +22,7 @@ use crate::{
 /// restart, and is named in a warning when it differs.
 ///
 /// A key that is added here is applied in `Live::apply`, and listed in docs/configuration.md.
-pub const LIVE: [&str; 11] = [
+pub const LIVE: [&str; 12] = [
     "auth.audience",
     "auth.issuer",
     "auth.jwks_ca",
@@ -30,6 +31,7 @@ pub const LIVE: [&str; 11] = [
     "auth.keys",
     "auth.leeway",
     "auth.revocations",
+    "limits",
     "telemetry.filter",
     "transport.allowed_origins",
     "transport.tls",
@@ -56,6 +58,7 @@ pub struct Live {
     /// What counts now: at first what the server was started with.
     current: Arc<Mutex<Config>>,
     authenticator: Authenticator,
+    sessions: Sessions,
     tls: Tls,
     origins: Origins,
     filter: Option<Filter>,
@@ -74,12 +77,13 @@ impl Live {
     pub(super) fn new(
         config: Config,
         authenticator: Authenticator,
+        sessions: Sessions,
         tls: Tls,
         origins: Origins,
         metrics: Arc<Metrics>,
     ) -> Self {
         let current = Arc::new(Mutex::new(config));
-        Self { current, authenticator, tls, origins, filter: None, metrics }
+        Self { current, authenticator, sessions, tls, origins, filter: None, metrics }
     }
 
     /// The same, for a process whose log has this filter.
@@ -142,6 +146,7 @@ impl Live {
         if let Some(auth) = auth {
             self.authenticator.apply(auth);
         }
+        self.sessions.set_limits(config.limits.clone());
         self.tls.apply(tls);
         self.origins.replace(&config.transport.allowed_origins);
         config

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use foldhash::HashMap;
 use parking_lot::Mutex;
 use yrs::{
-    Doc, IdSet, OffsetKind, Options, ReadTxn, StateVector, Transact, TransactionMut, Update,
+    Assoc, Doc, IdSet, OffsetKind, Options, ReadTxn, StateVector, StickyIndex, Transact,
+    TransactionMut, Update,
     block::{ClientID, ID},
     encoding::write::Write as _,
     updates::decoder::Decode,
@@ -21,9 +22,9 @@ use yrs::{
 use super::{
     canonical, checkpoint,
     error::{Fault, Incomplete, Rejection},
-    outline::{Outline, Plan, Quotas, Strictness},
+    outline::{Claim, Outline, Plan, Quotas, Strictness},
     owners::{Author, Owners},
-    validate::{self, ClockRange, Malformed, Scan, Visit},
+    validate::{self, ClockRange, Malformed, Scan, StructId, Visit},
 };
 use crate::ids::Principal;
 
@@ -57,6 +58,8 @@ pub struct Batch {
     bytes: usize,
     /// What it costs to apply, in structs that yrs looks at, about.
     work: u64,
+    /// What has to be true afterwards.
+    claims: Vec<Claim>,
 }
 
 impl Batch {
@@ -199,6 +202,18 @@ impl Document {
         self.outline.structs()
     }
 
+    /// Counts the structs anew, by what the document is encoded as (yrs v1): yrs joins more of them
+    /// than is known when they come.
+    ///
+    /// # Errors
+    ///
+    /// This is no document.
+    pub fn recount(&mut self, state: &[u8]) -> Result<(), Fault> {
+        let scan = validate::update(state).map_err(fault)?;
+        self.outline.recount(scan.parts);
+        Ok(())
+    }
+
     /// Checks an update (yrs v1, and what [`validate::update`] said of it) against the document and
     /// the updates that are already in `batch`, and adds it. Returns whether it may bring something:
     /// an update whose structs are all known and that deletes nothing is left out.
@@ -238,6 +253,7 @@ impl Document {
             self.owners.claim(run.client, terms.author);
         }
         batch.work += plan.work() + scan.parts as u64;
+        batch.claims.extend(plan.claims());
         self.outline.carry_out(plan);
         batch.bytes += update.len();
         batch.updates.push(decoded);
@@ -366,6 +382,11 @@ impl Document {
                 }
             }
             drop(txn);
+            let txn = self.doc.transact();
+            // Whoever claims a place that there is not, is placed differently by everybody.
+            if !batch.claims.drain(..).all(|claim| stands(&txn, claim)) {
+                return Err(Fault::new("an item does not stand between its neighbours"));
+            }
             Ok(())
         })?;
         Ok(self.event.lock().take().map(Bytes::from))
@@ -495,6 +516,20 @@ pub fn is_same(one: &[u8], other: &[u8]) -> Result<bool, Fault> {
 fn settled(state: &[u8]) -> Result<Vec<u8>, Fault> {
     let doc = replayed(None, [state])?;
     guarded(|| Ok(whole(&doc)))
+}
+
+/// Whether an item stands between its neighbours, as far as what is between them can be seen.
+fn stands(txn: &impl ReadTxn, claim: Claim) -> bool {
+    let place = |StructId { client, clock }| {
+        let id = ID::new(ClientID::new(client), clock);
+        // Nothing for what was collected, and is beside nothing any more.
+        StickyIndex::from_id(id, Assoc::After).get_offset(txn).map(|offset| offset.index)
+    };
+    let Claim { item, left, right } = claim;
+    match (place(left), place(item), place(right)) {
+        (Some(left), Some(item), Some(right)) => left <= item && item <= right,
+        _ => true,
+    }
 }
 
 fn whole(doc: &Doc) -> Vec<u8> {

@@ -11,7 +11,7 @@ use std::hash::{BuildHasher as _, Hash};
 
 // Keyed anew in every process, so that nobody can choose ids that collide, and five times as fast as
 // the default: a keystroke is looked up some ten times.
-use foldhash::{HashMap, HashSet, fast::RandomState};
+use foldhash::{HashMap, fast::RandomState};
 use smallvec::SmallVec;
 
 use super::{
@@ -27,6 +27,10 @@ pub const TYPE_DEPTH_MAX: u16 = 256;
 /// How many steps an update may make yrs take at most while it looks for the places of items that
 /// claim the same one, 40 ns each (measured): 2 s, where an editor's update takes a few.
 const STEPS_MAX: u64 = 50_000_000;
+
+/// How many leaps are looked through for whether something stands to the left of itself, before yrs
+/// is asked.
+const ANCESTORS_MAX: usize = 64;
 
 /// A root or a shared type, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,11 +70,22 @@ struct Run {
     is_deleted: bool,
 }
 
+/// Where the structs of a client do not just go on: what one of them stands between. Those after it, up
+/// to the next leap, each stand behind the one before and in front of the same.
+#[derive(Clone, Copy, Debug)]
+struct Leap {
+    clock: u32,
+    left: Option<StructId>,
+    right: Option<StructId>,
+}
+
 /// What is known of one client.
 #[derive(Clone, Debug, Default)]
 struct Client {
     /// In order, without a gap.
     runs: SmallVec<[Run; 1]>,
+    /// In order.
+    leaps: SmallVec<[Leap; 1]>,
     /// What its last struct is and what was to the right of it, by which yrs decides whether the next
     /// one becomes a part of it.
     last: Option<(Kind, Option<StructId>)>,
@@ -88,6 +103,26 @@ impl Client {
         };
         found.copied().filter(|run| (run.start..run.end).contains(&clock))
     }
+
+    /// The last leap up to a clock that there is.
+    fn leap(&self, clock: u32) -> Option<Leap> {
+        match self.leaps.last() {
+            Some(last) if last.clock <= clock => Some(*last),
+            _ => {
+                let after = self.leaps.partition_point(|leap| leap.clock <= clock);
+                self.leaps.get(after.checked_sub(1)?).copied()
+            }
+        }
+    }
+}
+
+/// An item that claims to stand between two others, of which it is not known that the one is to the
+/// left of the other: two people put something into one place. yrs has to show where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    pub(super) item: StructId,
+    pub(super) left: StructId,
+    pub(super) right: StructId,
 }
 
 /// How much of a document there may be.
@@ -138,14 +173,12 @@ pub(super) struct Outline {
 }
 
 /// Where a document was not typed from left to right, by which it shows how long yrs looks for the
-/// place of an item. Everything is a keyed hash, for size: of two that meet one too few is counted.
+/// place of an item: for each place to the right of which something was put later, what was put there
+/// last. Everything is a keyed hash, for size: of two that meet one too few is counted.
 #[derive(Debug, Default)]
 struct Joints {
     hasher: RandomState,
-    /// For each place to the right of which something was put later, what was put there last.
     newest: HashMap<u64, u64>,
-    /// The structs that do not stand behind the one before them.
-    leaps: HashSet<u64>,
 }
 
 /// A place where an item can be put.
@@ -186,7 +219,7 @@ pub(super) struct Plan<'a> {
     spots: SmallVec<[SpotInfo; 1]>,
     /// As in [`Joints`].
     newest: HashMap<u64, u64>,
-    leaps: HashSet<u64>,
+    claims: SmallVec<[Claim; 1]>,
     subdocuments: usize,
     /// Steps that yrs may take.
     work: u64,
@@ -199,6 +232,8 @@ struct Planned {
     clock: u32,
     /// Its steps by index, in the order of their clocks.
     steps: SmallVec<[u32; 2]>,
+    /// Its leaps, in the order of their clocks.
+    leaps: SmallVec<[Leap; 1]>,
 }
 
 /// A struct in its place.
@@ -226,6 +261,11 @@ impl Plan<'_> {
         self.work
     }
 
+    /// What has to be looked at when yrs has applied the update.
+    pub(super) fn claims(&self) -> &[Claim] {
+        &self.claims
+    }
+
     fn step(&self, at: u32) -> Option<&Step> {
         self.steps.get(usize::try_from(at).ok()?)
     }
@@ -250,6 +290,11 @@ impl Outline {
     /// How many structs there are, at most: yrs joins more of them than is known here.
     pub(super) fn structs(&self) -> usize {
         self.structs
+    }
+
+    /// There are this many.
+    pub(super) fn recount(&mut self, structs: usize) {
+        self.structs = structs;
     }
 
     /// Finds the place of what is new in `update` (Yjs v1, checked). Whatever it needs is in the outline
@@ -352,8 +397,10 @@ impl Outline {
         self.roots.extend(plan.roots.into_iter().map(|(name, spot)| (Box::from(name), spot)));
         self.types.extend(plan.types);
         self.joints.newest.extend(plan.newest);
-        self.joints.leaps.extend(plan.leaps);
         self.subdocuments += plan.subdocuments;
+        for (client, planned) in plan.planned {
+            self.clients.entry(client).or_default().leaps.extend(planned.leaps);
+        }
         for Step { clocks, kind, right, spot, follows } in plan.steps {
             let ClockRange { client, start, end } = clocks;
             let client = self.clients.entry(client).or_default();
@@ -482,6 +529,14 @@ impl<'a> Planner<'_, '_, 'a> {
             }
         };
         let follows = left.is_some() && left == before;
+        let goes_on =
+            follows && before.and_then(|id| self.leap(id)).is_some_and(|leap| leap.right == right);
+        if let (Some(left), Some(right)) = (left, right)
+            && spot != Spot::NOWHERE
+            && !goes_on
+        {
+            self.between(StructId { client, clock }, left, right)?;
+        }
         if spot != Spot::NOWHERE {
             // What stands behind something that was collected stands at the beginning.
             let behind = left.filter(|_| self.spot_of(left).is_some());
@@ -501,8 +556,75 @@ impl<'a> Planner<'_, '_, 'a> {
             }
             None => {
                 let steps = SmallVec::from_buf_and_len([at, 0], 1);
-                self.plan.planned.add(client, Planned { clock: end, steps });
+                let leaps = SmallVec::new();
+                self.plan.planned.add(client, Planned { clock: end, steps, leaps });
             }
+        }
+        if !goes_on && let Some(planned) = self.plan.planned.get_mut(client) {
+            planned.leaps.push(Leap { clock, left, right });
+        }
+        Ok(())
+    }
+
+    /// Looks whether `left` is to the left of `right`, between which `item` is to stand. Where that is
+    /// not known here it is noted as a claim.
+    fn between(
+        &mut self,
+        item: StructId,
+        left: StructId,
+        right: StructId,
+    ) -> Result<(), Rejection> {
+        // One of them was put beside the other.
+        if self.leap(left).is_some_and(|leap| leap.right == Some(right))
+            || self.left_of(right) == Some(left)
+        {
+            return Ok(());
+        }
+        // Whatever stands behind something, stands to its right.
+        let mut behind = left;
+        for _ in 0..ANCESTORS_MAX {
+            let leap = self.leap(behind);
+            let since = leap.map_or(0, |leap| leap.clock);
+            if behind.client == right.client && (since..=behind.clock).contains(&right.clock) {
+                if self.is_strict() {
+                    return Err(broken("an item to the right of what it is to the left of"));
+                }
+                break;
+            }
+            match leap.and_then(|leap| leap.left) {
+                Some(next) => behind = next,
+                None => break,
+            }
+        }
+        self.plan.claims.push(Claim { item, left, right });
+        // yrs is asked for the places of all three, for each of which it walks there.
+        let info = self.spot_of(Some(left)).and_then(|spot| self.outline.info(&self.plan, spot));
+        let structs = info.map_or(0, |info| info.structs);
+        self.add_work(3 * (u64::from(structs) + self.plan.steps.len() as u64))
+    }
+
+    fn left_of(&self, id: StructId) -> Option<StructId> {
+        let leap = self.leap(id)?;
+        if leap.clock == id.clock {
+            return leap.left;
+        }
+        id.clock.checked_sub(1).map(|clock| StructId { clock, ..id })
+    }
+
+    fn leap(&self, id: StructId) -> Option<Leap> {
+        if let Some(planned) = self.plan.planned.get(id.client) {
+            let after = planned.leaps.partition_point(|leap| leap.clock <= id.clock);
+            if let Some(leap) = after.checked_sub(1).and_then(|at| planned.leaps.get(at)) {
+                return Some(*leap);
+            }
+        }
+        self.outline.clients.get(&id.client)?.leap(id.clock)
+    }
+
+    fn add_work(&mut self, steps: u64) -> Result<(), Rejection> {
+        self.plan.work += steps;
+        if self.plan.work > STEPS_MAX && self.is_strict() {
+            return Err(Rejection::Excess(Excess::Steps));
         }
         Ok(())
     }
@@ -523,23 +645,19 @@ impl<'a> Planner<'_, '_, 'a> {
         let newest = newest.or_else(|| {
             // What its own author put there by going on.
             let Anchor::After(StructId { client, clock }) = anchor else { return None };
-            let next = joints.hash(StructId { client, clock: clock + 1 });
-            let leaps = joints.leaps.contains(&next) || self.plan.leaps.contains(&next);
-            (clock + 1 < self.clock(client) && !leaps).then_some(next)
+            let next = StructId { client, clock: clock + 1 };
+            let is_there = next.clock < self.clock(client);
+            (is_there && self.left_of(next) == Some(StructId { client, clock }))
+                .then(|| joints.hash(next))
         });
         let known = right.map(|right| joints.hash(right));
         if newest.is_some() && newest != known {
             let structs = self.outline.info(&self.plan, spot).map_or(0, |info| info.structs);
-            self.plan.work += u64::from(structs) + self.plan.steps.len() as u64;
-            if self.plan.work > STEPS_MAX && self.is_strict() {
-                return Err(Rejection::Excess(Excess::Steps));
-            }
+            self.add_work(u64::from(structs) + self.plan.steps.len() as u64)?;
         }
         if !follows {
             let id = StructId { client: clocks.client, clock: clocks.start };
-            let id = joints.hash(id);
-            self.plan.newest.insert(key, id);
-            self.plan.leaps.insert(id);
+            self.plan.newest.insert(key, joints.hash(id));
         }
         Ok(())
     }

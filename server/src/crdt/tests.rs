@@ -342,6 +342,37 @@ fn an_item_is_in_one_shared_type_that_is_one() {
 }
 
 #[test]
+fn an_item_stands_between_its_neighbours_and_not_the_other_way_round() {
+    let text = |letter: u8| [1, letter];
+    let base = Parts::default()
+        .client(3, 0, vec![beside(4, Some((1, 0)), Some((2, 0)), &text(b'r'))])
+        .client(2, 0, vec![beside(4, Some((1, 0)), None, &text(b'c'))])
+        .client(1, 0, vec![in_root(4, "t", &[3, b'a', b'b', b'd'])]);
+    let claim = |left, right| {
+        Parts::default().client(9, 0, vec![beside(4, Some(left), Some(right), &text(b'x'))])
+    };
+    // To the right of itself, and of what stands behind it.
+    for (left, right) in [((1, 1), (1, 1)), ((1, 2), (1, 0)), ((2, 0), (1, 0))] {
+        let mut document = Document::new();
+        offer(&mut document, &base).unwrap();
+        let said = refused(&mut document, &claim(left, right));
+        assert_eq!(said, "an item to the right of what it is to the left of");
+    }
+    // "r" is to the left of "c", which shows when yrs has placed it.
+    let mut document = Document::new();
+    offer(&mut document, &base).unwrap();
+    let (update, mut batch) = (claim((2, 0), (3, 0)).build(), Batch::default());
+    let scan = validate::update(&update).unwrap();
+    assert_eq!(document.check(&mut batch, &update, &scan, ANYBODY).unwrap(), Ok(true));
+    let fault = document.apply(&mut batch).unwrap_err();
+    assert_eq!(fault.what, "an item does not stand between its neighbours");
+    // The right way round it may.
+    let mut document = Document::new();
+    offer(&mut document, &base).unwrap();
+    assert!(offer(&mut document, &claim((3, 0), (2, 0))).unwrap());
+}
+
+#[test]
 fn items_by_the_thousand_that_claim_one_place_are_refused_and_lists_are_not() {
     let count = 10_000;
     let front = |client: u64| {

@@ -13,8 +13,11 @@ use tokio::{
 
 use super::{
     Command,
+    catch_up::CatchUps,
     config::Config,
     error::CloseReason,
+    memory::{Place, Weights},
+    registry::Registry,
     state::{CheckpointJob, Failed, State, Write},
 };
 use crate::{
@@ -31,6 +34,9 @@ const COMMANDS: usize = 256;
 
 /// Documents from this size on are rebuilt on a thread of their own: this much takes a millisecond.
 const LOAD_INLINE_BYTES: usize = 32 << 10;
+
+/// How long a document waits for its turn to be loaded: as long as who wants it does, by default.
+const LOAD_WAIT: Duration = Duration::from_secs(10);
 
 /// Why a room ended.
 #[derive(Debug)]
@@ -52,6 +58,10 @@ pub(super) enum LoadFailed {
     Log(LoadError),
     /// yrs faulted, twice.
     Fault(Fault),
+    /// There is no memory for it.
+    Memory,
+    /// Too many others were being loaded for too long.
+    Busy,
 }
 
 /// What a room task needs.
@@ -66,6 +76,10 @@ pub(super) struct Room {
     pub(super) mailbox: mpsc::Receiver<Command>,
     /// How many sessions are in the room, for those outside.
     pub(super) sessions: Arc<AtomicUsize>,
+    pub(super) place: Arc<Place>,
+    /// Where the other rooms are.
+    pub(super) registry: Registry,
+    pub(super) catch_ups: Arc<CatchUps>,
     /// The document has faulted before.
     pub(super) careful: bool,
 }
@@ -102,7 +116,13 @@ impl Room {
                 state.end_culprit();
                 state.end_all(&CloseReason::RoomRestarted);
             }
-            Ended::Idle | Ended::Load(_) => {}
+            Ended::Load(failed) => {
+                if let LoadFailed::Fault(fault) = failed {
+                    self.quarantine(fault).await;
+                }
+                state.end_all(&failed.reason());
+            }
+            Ended::Idle => {}
         }
         ended
     }
@@ -112,6 +132,22 @@ impl Room {
             (self.quarantine.clone(), self.id.clone(), fault.to_string());
         // An error means that the runtime ends, and the next start finds out itself.
         self.tasks.spawn_blocking(move || quarantine.add(&id, &reason)).await.ok();
+    }
+
+    /// After a fault: loads the document again, and goes on with that. Nobody notices, but for a pause
+    /// and for who is to blame.
+    async fn recover(&mut self, state: &mut State, fault: &Fault) -> Result<(), Ended> {
+        if !state.can_recover() {
+            return Err(self.faulted(fault));
+        }
+        tracing::error!(document = %self.id, %fault, "an update faulted, the document is loaded anew");
+        self.restarted(RestartCause::Fault);
+        // What is loaded beside the room says nothing of its sessions.
+        let sessions = std::mem::take(&mut self.sessions);
+        let loaded = self.load().await;
+        self.sessions = sessions;
+        let mut loaded = loaded.map_err(Ended::Load)?;
+        if state.recover(&mut loaded) { Ok(()) } else { Err(Ended::Append) }
     }
 
     fn faulted(&self, fault: &Fault) -> Ended {
@@ -124,17 +160,24 @@ impl Room {
     }
 
     async fn load(&mut self) -> Result<State, LoadFailed> {
+        let turn = self.catch_ups.load(LOAD_WAIT).await.ok_or(LoadFailed::Busy)?;
         let started = time::now();
         let loading = self.quarantine.loading(&self.id).await;
         let loaded = self.log.load(&self.id).await.map_err(LoadFailed::Log)?;
         let bytes = loaded.as_ref().map_or(0, Loaded::bytes);
+        // Before anything is made of it, and held from now on.
+        let expected = Weights { document_bytes: bytes, ..Weights::default() }.bytes();
+        let take = || self.place.try_take(expected).then_some(()).ok_or(CloseReason::Overloaded);
+        self.registry.placed(expected, take).await.map_err(|_| LoadFailed::Memory)?;
         let (id, config, metrics) =
             (self.id.clone(), Arc::clone(&self.config), self.metrics.clone());
         let (sessions, careful) = (Arc::clone(&self.sessions), self.careful);
+        let catch_ups = Arc::clone(&self.catch_ups);
         let build = move || {
             let build = |careful| {
                 let (id, config, metrics) = (id.clone(), Arc::clone(&config), metrics.clone());
-                State::new(id, config, metrics, loaded.as_ref(), Arc::clone(&sessions), careful)
+                let (sessions, catch_ups) = (Arc::clone(&sessions), Arc::clone(&catch_ups));
+                State::new(id, config, metrics, loaded.as_ref(), sessions, catch_ups, careful)
             };
             // Once more, because a fault that comes again is in the document and not in the moment.
             build(careful).or_else(|fault| {
@@ -149,6 +192,7 @@ impl Room {
             let built = self.tasks.spawn_blocking(build).await;
             built.unwrap_or_else(|error| Err(Fault { what: error.to_string() }))
         };
+        drop(turn);
         let took = time::now().saturating_duration_since(started);
         self.metrics.load_duration.observe(took.as_secs_f64());
         let state = state.map_err(LoadFailed::Fault)?;
@@ -176,12 +220,19 @@ impl Room {
                 }
                 Ok(None) => {}
                 Err(Failed::Append) => return Ended::Append,
-                Err(Failed::Fault(fault)) => return self.faulted(&fault),
+                Err(Failed::Fault(fault)) => match self.recover(state, &fault).await {
+                    Ok(()) => continue,
+                    Err(ended) => return ended,
+                },
             }
             if ending.is_cancelled() && writing.is_none() && !state.has_staged() {
                 return Ended::Idle;
             }
-            let unloading = state.is_idle(now) && writing.is_none();
+            let empty_since = state.empty_since();
+            self.place.take(state.weights().bytes());
+            self.place.empty_since(empty_since);
+            let is_asked = empty_since.is_some() && self.place.is_asked();
+            let unloading = (state.is_idle(now) || is_asked) && writing.is_none();
             match state.checkpoint(unloading) {
                 Ok(Some(job)) => checkpoint = Some(self.store_checkpoint(job)),
                 Ok(None) if unloading && checkpoint.is_none() && self.mailbox.is_empty() => {
@@ -219,6 +270,7 @@ impl Room {
                         dispatch(state, command);
                     }
                 }
+                () = self.place.asked() => {}
                 () = timer.until(state.deadline()) => {}
             }
         }
@@ -268,6 +320,8 @@ impl LoadFailed {
             Self::Log(LoadError::Corrupt { .. }) => CloseReason::DocumentCorrupt,
             Self::Log(LoadError::Io { .. }) => CloseReason::LogUnavailable,
             Self::Fault(_) => CloseReason::Quarantined,
+            Self::Memory => CloseReason::Overloaded,
+            Self::Busy => CloseReason::Busy,
         }
     }
 }

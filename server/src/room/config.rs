@@ -4,15 +4,20 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::outbox::OutboxLimits;
+use super::{memory::Weights, outbox::OutboxLimits};
 use crate::crdt::{Quotas, validate::STATE_VECTOR_CLIENTS_MAX};
 
 /// The settings of rooms: the table `[room]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Rooms in memory at most.
+    /// Rooms in memory at most. Beyond, rooms in which nobody is leave; if there is none, nobody gets
+    /// into another document.
     pub rooms_max: usize,
+    /// What all rooms may take of the memory, about, in bytes; 0 is no limit. Beyond, rooms in which
+    /// nobody is leave; if that is not enough, nobody gets into another document. 4 GiB and not a part
+    /// of what the machine has, because what else runs there is not known here.
+    pub memory_bytes_max: usize,
     /// Sessions in a room at most.
     pub sessions_max: usize,
     /// The largest document, encoded as one yrs v1 update, in bytes.
@@ -61,7 +66,14 @@ pub struct Config {
     /// How long they are held before the session is ended.
     #[serde(with = "humantime_serde")]
     pub held_max: Duration,
-    /// How long a session may be lagging before it is ended.
+    /// Documents that are loaded at the same time at most.
+    pub catch_ups_max: usize,
+    /// Bytes of differences that wait for sessions to take them, on the whole server: those that one
+    /// session alone gets, because it has a part of the document already. Beyond, joins that would
+    /// need one are refused for now.
+    pub catch_up_bytes_max: usize,
+    /// How long a session may be lagging, or take nothing of the state that it joined with, before it
+    /// is ended.
     #[serde(with = "humantime_serde")]
     pub lagging_max: Duration,
     /// How long a room without sessions stays in memory.
@@ -75,6 +87,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             rooms_max: 10_000,
+            memory_bytes_max: 4 << 30,
             sessions_max: 2_000,
             document_bytes_max: 64 << 20,
             clients_max: 100_000,
@@ -94,6 +107,8 @@ impl Default for Config {
             held_items_max: 256,
             held_bytes_max: 1 << 20,
             held_max: Duration::from_secs(10),
+            catch_ups_max: 64,
+            catch_up_bytes_max: 256 << 20,
             lagging_max: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(30),
             checkpoint_updates: 1000,
@@ -139,6 +154,8 @@ impl Config {
             ("mailbox_bytes_max", usize::try_from(self.mailbox_bytes_max).unwrap_or(usize::MAX)),
             ("outbox_items_max", self.outbox_items_max),
             ("outbox_bytes_max", self.outbox_bytes_max),
+            ("catch_ups_max", self.catch_ups_max),
+            ("catch_up_bytes_max", self.catch_up_bytes_max),
             ("checkpoint_updates", usize::try_from(self.checkpoint_updates).unwrap_or(usize::MAX)),
         ] {
             if value == 0 {
@@ -155,6 +172,14 @@ impl Config {
         }
         if self.comments_root.is_empty() {
             return Err("room.comments_root must name a shared type".to_owned());
+        }
+        let largest = Weights { document_bytes: self.document_bytes_max, ..Weights::default() };
+        if self.memory_bytes_max > 0 && self.memory_bytes_max < largest.bytes() {
+            return Err(format!(
+                "room.memory_bytes_max must be 0 or at least {}, which is what a document of \
+                 room.document_bytes_max takes",
+                largest.bytes()
+            ));
         }
         if self.pace_max > Duration::from_secs(1) {
             return Err("room.pace_max must be at most 1s: edits wait for it".to_owned());

@@ -96,6 +96,9 @@ pub enum CloseReason {
     /// The document has as many sessions as it may have.
     #[error("the document has {0} sessions, as many as it may have")]
     TooManySessions(usize),
+    /// Somebody has as many sessions as he may have.
+    #[error("this subject has {0} sessions, as many as it may have")]
+    TooManySessionsOfPrincipal(usize),
     /// The server has as many rooms as it may have.
     #[error("the server has {0} documents open, as many as it may have")]
     TooManyRooms(usize),
@@ -152,7 +155,7 @@ impl CloseReason {
             Self::RateLimited => "rate_limited",
             Self::HeartbeatTimeout(_) => "heartbeat_timeout",
             Self::TooSlow(_) => "too_slow",
-            Self::TooManySessions(_) => "too_many_sessions",
+            Self::TooManySessions(_) | Self::TooManySessionsOfPrincipal(_) => "too_many_sessions",
             Self::TooManyRooms(_) => "too_many_rooms",
             Self::Overloaded => "overloaded",
             Self::Busy => "busy",
@@ -175,6 +178,7 @@ impl CloseReason {
             | Self::HeartbeatTimeout(_)
             | Self::TooSlow(_)
             | Self::TooManySessions(_)
+            | Self::TooManySessionsOfPrincipal(_)
             | Self::TooManyRooms(_)
             | Self::KeysUnavailable
             | Self::Overloaded

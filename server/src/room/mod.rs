@@ -6,9 +6,11 @@
 
 mod actor;
 mod awareness;
+mod catch_up;
 mod config;
 mod error;
 mod held;
+mod memory;
 mod outbox;
 mod registry;
 mod state;
@@ -142,6 +144,8 @@ pub struct RoomHandle {
     config: Arc<Config>,
     /// How many sessions are in it.
     sessions: Arc<AtomicUsize>,
+    /// What it takes of the memory.
+    place: Arc<memory::Place>,
 }
 
 impl RoomHandle {

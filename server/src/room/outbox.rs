@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use super::{
     awareness::{AwarenessState, AwarenessTable},
+    catch_up::Charge,
     error::{CloseReason, RefuseReason},
 };
 use crate::{
@@ -38,13 +39,21 @@ pub const WIRE_FORMATS: usize = 3;
 #[derive(Debug)]
 pub struct Shared<T> {
     value: T,
+    /// Of what one session alone gets: given back with the last part of it.
+    _charge: Option<Arc<Charge>>,
     encoded: [OnceLock<Bytes>; WIRE_FORMATS],
 }
 
 impl<T> Shared<T> {
     /// Not encoded yet.
     pub fn new(value: T) -> Arc<Self> {
-        Arc::new(Self { value, encoded: [const { OnceLock::new() }; WIRE_FORMATS] })
+        Self::charged(value, None)
+    }
+
+    /// As [`Self::new`], with what its bytes are counted by while it is there.
+    pub(super) fn charged(value: T, charge: Option<Arc<Charge>>) -> Arc<Self> {
+        let encoded = [const { OnceLock::new() }; WIRE_FORMATS];
+        Arc::new(Self { value, _charge: charge, encoded })
     }
 
     /// What is to be sent.
@@ -373,6 +382,11 @@ impl Outbox {
         inner.lagging && inner.queue.is_empty()
     }
 
+    /// How many parts of differences wait.
+    pub(super) fn chunks(&self) -> usize {
+        self.inner.lock().chunks
+    }
+
     /// Whether a difference may be queued: no part of an earlier one waits. If there is one, the room
     /// is told when everything is taken.
     pub(super) fn takes_difference(&self) -> bool {
@@ -412,6 +426,20 @@ impl Outbox {
         }
         inner.wake();
         self.finished.notify_one();
+    }
+
+    /// As [`Self::finish`], for somebody who does not take what is queued: it is thrown away.
+    pub(super) fn abandon(&self, end: End) {
+        let mut inner = self.inner.lock();
+        if inner.end.is_none() {
+            inner.queue = VecDeque::new();
+            (inner.updates, inner.update_bytes) = (0, 0);
+            (inner.refusals, inner.chunks) = (0, 0);
+            // It would say that everything up to it has been sent.
+            inner.ack = None;
+        }
+        drop(inner);
+        self.finish(end);
     }
 
     /// Returns when [`Self::finish`] was called. For one who waits.
@@ -646,6 +674,23 @@ mod tests {
             all.extend(events);
         }
         assert!(!all.iter().any(|event| matches!(event, Event::Ack { .. })), "{all:?}");
+    }
+
+    #[test]
+    fn what_is_abandoned_is_given_back_at_once_and_only_the_end_is_left() {
+        let outbox = Outbox::new(LIMITS);
+        let chunk =
+            Chunk { bytes: Bytes::new(), last: true, sequence: Sequence(5), total: 0, asked: None };
+        let chunk = Shared::new(chunk);
+        outbox.push(Event::Chunk(Arc::clone(&chunk)));
+        outbox.push_update(&update(1, 1));
+        outbox.acknowledge(7, Sequence(5));
+        let end = End::Closed { reason: CloseReason::TooSlow(Duration::ZERO), retry_after: None };
+        outbox.abandon(end.clone());
+        assert_eq!((Arc::strong_count(&chunk), outbox.chunks()), (1, 0));
+        let (events, _) = take(&outbox);
+        assert!(matches!(events[..], [Event::Closing { .. }]), "{events:?}");
+        assert_eq!(take(&outbox).1, Poll::Ready(Some(end)));
     }
 
     #[test]

@@ -1,24 +1,34 @@
 //! Which rooms there are: loads each document once, and forgets rooms that ended.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use dashmap::{DashMap, Entry};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot, watch},
+    time::timeout_at,
+};
 
 use super::{
     Command, Join, RoomHandle,
     actor::{Ended, LoadFailed, Room},
+    catch_up::CatchUps,
     config::Config,
     error::CloseReason,
+    memory::{Memory, PLACE_WAIT, Place},
 };
 use crate::{
     ids::{DocumentId, Sequence},
     log::{DocumentSummary, LogState, Quarantine, Quarantined, UpdateLog},
     metrics::RoomMetrics,
     shutdown::Tasks,
+    time::{self, Duration},
 };
 
 /// A document in a list.
@@ -35,6 +45,9 @@ pub struct Listed {
 /// How often a join is tried on a room that is just ending. Each try meets another room, so that a
 /// second one is almost always enough.
 const TRIES: usize = 10;
+
+/// One part of so many of the rooms, or of the memory, is made free at once.
+const EVICTED_PART: usize = 64;
 
 /// The rooms of this server. Cheap to clone; clones are the same registry.
 #[derive(Clone, Debug)]
@@ -54,6 +67,10 @@ struct Inner {
     /// Rooms in memory, counted apart: the length of the map may not be asked for inside of it.
     count: AtomicUsize,
     generation: AtomicU64,
+    memory: Arc<Memory>,
+    catch_ups: Arc<CatchUps>,
+    /// Held by the one who looks for rooms to leave memory.
+    evicting: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -82,7 +99,11 @@ impl Registry {
             metrics.quarantined.inc();
             rooms.insert(document, Known::Quarantined);
         }
+        let (loads, bytes) = (config.catch_ups_max, config.catch_up_bytes_max);
         let inner = Inner {
+            memory: Arc::new(Memory::new(config.memory_bytes_max, metrics.clone())),
+            catch_ups: Arc::new(CatchUps::new(loads, bytes, metrics.clone())),
+            evicting: Mutex::new(()),
             config: Arc::new(config),
             log_state: log.state(),
             log,
@@ -97,38 +118,118 @@ impl Registry {
     }
 
     /// Takes a session into the room of `document`, which is loaded if it is not there. When this
-    /// returns, the initial state is in the session's outbox.
+    /// returns, the initial state is in the session's outbox. Where there is no place for another
+    /// room, those leave in which nobody is.
     ///
     /// # Errors
     ///
-    /// Why the session cannot join.
+    /// Why the session cannot join; [`CloseReason::Busy`] if it could not within `wait`.
     ///
     /// # Cancellation
     ///
     /// The session may be in the room until its room finds that nobody waits.
-    pub async fn join(&self, document: &DocumentId, join: Join) -> Result<RoomHandle, CloseReason> {
+    pub async fn join(
+        &self,
+        document: &DocumentId,
+        join: Join,
+        wait: Duration,
+    ) -> Result<RoomHandle, CloseReason> {
+        let ends = time::now() + wait;
         let mut join = Box::new(join);
         for _ in 0..TRIES {
-            let handle = self.room(document)?;
-            let (reply, outcome) = oneshot::channel();
-            match handle.mailbox.send(Command::Join { join, reply }).await {
-                Ok(()) => {}
-                Err(mpsc::error::SendError(Command::Join { join: again, .. })) => {
+            let handle = self.placed(0, || self.room(document)).await?;
+            let (reply, mut outcome) = oneshot::channel();
+            let sending = handle.mailbox.send(Command::Join { join, reply });
+            match timeout_at(ends, sending).await {
+                Ok(Ok(())) => {}
+                Ok(Err(mpsc::error::SendError(Command::Join { join: again, .. }))) => {
                     // The room ended between the look-up and now.
                     join = again;
                     tokio::task::yield_now().await;
                     continue;
                 }
-                Err(_) => return Err(CloseReason::RoomRestarted),
+                Ok(Err(_)) => return Err(CloseReason::RoomRestarted),
+                Err(_) => return Err(CloseReason::Busy),
             }
-            return match outcome.await {
-                Ok(Ok(())) => Ok(handle),
-                Ok(Err(reason)) => Err(reason),
+            let told = match timeout_at(ends, &mut outcome).await {
+                Ok(told) => told.ok(),
+                Err(_) => {
+                    // The room may have let it in just now; if not, it learns that nobody waits.
+                    outcome.close();
+                    match outcome.try_recv() {
+                        Ok(told) => Some(told),
+                        Err(_) => return Err(CloseReason::Busy),
+                    }
+                }
+            };
+            return match told {
+                Some(Ok(())) => Ok(handle),
+                Some(Err(reason)) => Err(reason),
                 // It ended with the join in its mailbox; the client comes back.
-                Err(_) => Err(CloseReason::RoomRestarted),
+                None => Err(CloseReason::RoomRestarted),
             };
         }
         Err(CloseReason::RoomRestarted)
+    }
+
+    /// Makes `attempt` until it is not for want of place that it fails, while rooms leave; it wants
+    /// `more` bytes. Gives up after [`PLACE_WAIT`].
+    ///
+    /// # Errors
+    ///
+    /// That of the last attempt.
+    pub(super) async fn placed<T>(
+        &self,
+        more: usize,
+        mut attempt: impl FnMut() -> Result<T, CloseReason>,
+    ) -> Result<T, CloseReason> {
+        let ends = time::now() + PLACE_WAIT;
+        loop {
+            let mut freed = pin!(self.inner.memory.freed().notified());
+            // Before the attempt, so that none that leaves is missed.
+            freed.as_mut().enable();
+            let reason = match attempt() {
+                Ok(placed) => return Ok(placed),
+                Err(reason) => reason,
+            };
+            let is_full = matches!(reason, CloseReason::TooManyRooms(_) | CloseReason::Overloaded);
+            if !is_full || !self.evict(more) || timeout_at(ends, freed).await.is_err() {
+                return Err(reason);
+            }
+        }
+    }
+
+    /// Asks rooms in which nobody is to leave memory, those first in which nobody has been for
+    /// longest, until there is place; returns whether any leaves.
+    fn evict(&self, more: usize) -> bool {
+        let inner = &self.inner;
+        // Somebody is at it already.
+        let Some(_evicting) = inner.evicting.try_lock() else { return true };
+        let mut empty = Vec::new();
+        let (mut leaving, mut leaving_bytes) = (0, 0);
+        for known in &inner.rooms {
+            let Known::Open { handle, .. } = known.value() else { continue };
+            if handle.place.is_asked() {
+                leaving += 1;
+                leaving_bytes += handle.place.bytes();
+            } else if let Some(rank) = handle.place.rank() {
+                empty.push((rank, Arc::clone(&handle.place)));
+            }
+        }
+        // Some more than one, because looking at all of them is not for nothing.
+        let (rooms_max, bytes_max) = (inner.config.rooms_max, inner.config.memory_bytes_max);
+        let rooms = (self.len() + 1 + rooms_max / EVICTED_PART).saturating_sub(rooms_max);
+        let bytes = inner.memory.excess(more.max(bytes_max / EVICTED_PART));
+        empty.sort_unstable_by_key(|(rank, _)| *rank);
+        for (_, place) in empty {
+            if leaving >= rooms && leaving_bytes >= bytes {
+                break;
+            }
+            place.ask();
+            leaving += 1;
+            leaving_bytes += place.bytes();
+        }
+        leaving > 0
     }
 
     /// How many sessions are in `document` now.
@@ -194,6 +295,9 @@ impl Registry {
             },
             Entry::Vacant(_) => false,
         };
+        if inner.memory.excess(0) > 0 {
+            return Err(CloseReason::Overloaded);
+        }
         let max = inner.config.rooms_max;
         if inner.count.fetch_add(1, Ordering::Relaxed) >= max {
             inner.count.fetch_sub(1, Ordering::Relaxed);
@@ -208,6 +312,7 @@ impl Registry {
             bytes: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
             config: Arc::clone(&inner.config),
             sessions: Arc::default(),
+            place: Place::new(&inner.memory),
         };
         slot.insert(Known::Open { handle: handle.clone(), generation });
         let room = Room {
@@ -219,9 +324,13 @@ impl Registry {
             tasks: inner.tasks.clone(),
             mailbox,
             sessions: Arc::clone(&handle.sessions),
+            place: Arc::clone(&handle.place),
+            registry: self.clone(),
+            catch_ups: Arc::clone(&inner.catch_ups),
             careful,
         };
-        let registered = Registered { registry: self.clone(), id: document.clone(), generation };
+        let (registry, place) = (self.clone(), Arc::clone(&handle.place));
+        let registered = Registered { registry, id: document.clone(), generation, place };
         inner.tasks.spawn(async move {
             let ended = room.run().await;
             registered.ended(&ended);
@@ -235,12 +344,15 @@ struct Registered {
     registry: Registry,
     id: DocumentId,
     generation: u64,
+    place: Arc<Place>,
 }
 
 impl Registered {
     fn ended(self, ended: &Ended) {
         let after = match ended {
-            Ended::Idle | Ended::Append | Ended::Load(LoadFailed::Log(_)) => None,
+            Ended::Idle
+            | Ended::Append
+            | Ended::Load(LoadFailed::Log(_) | LoadFailed::Memory | LoadFailed::Busy) => None,
             Ended::Fault => Some(Known::Faulted),
             Ended::Load(LoadFailed::Fault(fault)) => {
                 let inner = &self.registry.inner;
@@ -267,6 +379,8 @@ impl Drop for Registered {
         inner.count.fetch_sub(1, Ordering::Relaxed);
         inner.metrics.rooms.dec();
         inner.rooms.remove_if(&self.id, |_, known| is_generation(known, self.generation));
+        // Last: those who wait for it look at the others.
+        self.place.leave();
     }
 }
 

@@ -7,6 +7,7 @@
 mod config;
 mod handshake;
 mod heartbeat;
+pub mod limits;
 mod task;
 
 use std::{future::Future, sync::Arc};
@@ -122,6 +123,10 @@ pub struct Delivery {
 
 /// Where the frames of a session come from.
 pub trait Inbound: Send + 'static {
+    /// Whether frames that are not taken may wait where they are, without harm to others: while the
+    /// session has sent more than it may, nothing is taken then.
+    const WAITS: bool;
+
     /// The next frames. `None`: there will be no more, which is as good as a Leave.
     ///
     /// # Errors
@@ -145,13 +150,15 @@ struct Inner {
     config: Config,
     registry: Registry,
     authenticator: Authenticator,
+    limits: Arc<limits::Limits>,
     metrics: SessionMetrics,
     tasks: Tasks,
 }
 
 impl Sessions {
     /// Sessions in the rooms of `registry`, whose tasks are in `tasks`. When those are asked to end,
-    /// every session ends after what it has sent is durable.
+    /// every session ends after what it has sent is durable. What they may send are the defaults
+    /// until [`Self::set_limits`].
     #[must_use]
     pub fn new(
         config: Config,
@@ -160,8 +167,17 @@ impl Sessions {
         metrics: SessionMetrics,
         tasks: Tasks,
     ) -> Self {
-        let inner = Inner { config, registry, authenticator, metrics, tasks };
+        let update_bytes_max = config.update_bytes_max;
+        let limits = limits::Config::default();
+        let limits = limits::Limits::new(limits, update_bytes_max, metrics.clone());
+        let limits = Arc::new(limits);
+        let inner = Inner { config, registry, authenticator, limits, metrics, tasks };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Limits what sessions and principals may send from now on, also those that are open.
+    pub fn set_limits(&self, config: limits::Config) {
+        self.inner.limits.set(config);
     }
 
     /// The settings.

@@ -10,6 +10,7 @@ use super::{
     Sessions, Token,
     handshake::{self, Credentials},
     heartbeat::{Due, Heartbeat},
+    limits::{Taken, Throttle},
 };
 use crate::{
     auth::Changes,
@@ -24,6 +25,10 @@ const LEAVE_WAIT: Duration = Duration::from_secs(5);
 
 /// A client that may come back is asked to after a random time up to this.
 const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// Whoever was too much comes back after a random time between these, in seconds: at once, it would
+/// be too much again.
+const RETRY_LATER: std::ops::Range<f64> = 2.0..10.0;
 
 /// Serves one session from its Join to its end. `gone` is cancelled when its reader has gone.
 pub async fn run<I: Inbound>(
@@ -55,7 +60,7 @@ pub async fn run<I: Inbound>(
                 finish(&sessions, &outbox, CloseReason::Draining);
             }
             // The room may have let the session in just now, and nobody else would take it out.
-            if let Ok((room, _)) = joining.await {
+            if let Ok((room, ..)) = joining.await {
                 room.leave(session).await;
             }
             return;
@@ -63,8 +68,8 @@ pub async fn run<I: Inbound>(
     };
     drop(joining);
     let open = match joined {
-        Ok((room, credentials)) => {
-            Opened { room, credentials, rules, rest, heartbeat: heartbeat(&sessions) }
+        Ok((room, credentials, throttle)) => {
+            Opened { room, credentials, rules, rest, heartbeat: heartbeat(&sessions), throttle }
         }
         Err(reason) => return finish(&sessions, &outbox, reason),
     };
@@ -98,6 +103,7 @@ struct Opened {
     /// Frames that came in one message with the Join.
     rest: Vec<Frame>,
     heartbeat: Heartbeat,
+    throttle: Box<Throttle>,
 }
 
 enum Ended {
@@ -112,6 +118,16 @@ enum Ended {
 }
 
 fn finish(sessions: &Sessions, outbox: &Outbox, reason: CloseReason) {
+    let retry_after = retry_after(sessions, &reason);
+    sessions.count_closed(&reason);
+    outbox.finish(End::Closed { reason, retry_after });
+}
+
+/// When a client comes back, if that helps.
+fn retry_after(sessions: &Sessions, reason: &CloseReason) -> Option<Duration> {
+    if matches!(reason, CloseReason::RateLimited | CloseReason::Overloaded) {
+        return Some(Duration::from_secs_f64(rand::random_range(RETRY_LATER)));
+    }
     let retry_max = match reason.remedy() {
         Remedy::ComeBackElsewhere => sessions.inner.config.drain_retry_max,
         Remedy::ComeBack | Remedy::NewToken => RETRY_MAX,
@@ -123,10 +139,7 @@ fn finish(sessions: &Sessions, outbox: &Outbox, reason: CloseReason) {
         | Remedy::Fork
         | Remedy::AskOperator => Duration::ZERO,
     };
-    let retry_after =
-        (!retry_max.is_zero()).then(|| retry_max.mul_f64(rand::random_range(0.05..1.0)));
-    sessions.count_closed(&reason);
-    outbox.finish(End::Closed { reason, retry_after });
+    (!retry_max.is_zero()).then(|| retry_max.mul_f64(rand::random_range(0.05..1.0)))
 }
 
 /// Waits for the end of a session that has not joined yet.
@@ -163,8 +176,9 @@ async fn join_room(
     session: SessionId,
     join: Join,
     outbox: &Arc<Outbox>,
-) -> Result<(RoomHandle, Credentials), CloseReason> {
+) -> Result<(RoomHandle, Credentials, Box<Throttle>), CloseReason> {
     let accepted = handshake::accept(join, &sessions.inner.authenticator).await?;
+    let throttle = sessions.inner.limits.admit(time::now(), &accepted.grant.principal)?;
     let credentials = Credentials::new(time::now(), &accepted);
     let join = room::Join {
         session,
@@ -176,8 +190,9 @@ async fn join_room(
         awareness_client_id: accepted.awareness_client_id,
         rules: accepted.rules,
     };
-    let room = sessions.inner.registry.join(&accepted.document, join).await?;
-    Ok((room, credentials))
+    let wait = sessions.inner.config.join_timeout;
+    let room = sessions.inner.registry.join(&accepted.document, join, wait).await?;
+    Ok((room, credentials, throttle))
 }
 
 /// Waits for the next change of what tokens are judged by.
@@ -207,11 +222,22 @@ impl Live<'_> {
         if !self.still_stands() {
             return Ended::Closed(CloseReason::TokenRevoked);
         }
-        for frame in std::mem::take(&mut self.open.rest) {
-            if let ControlFlow::Break(ended) = self.frame(frame).await {
-                return ended;
+        let rest = std::mem::take(&mut self.open.rest);
+        if !rest.is_empty() {
+            let now = time::now();
+            match self.open.throttle.take(now, Delivery { frames: rest, reply: None }) {
+                Taken::Paid(Delivery { frames, reply }) => {
+                    let taken = Box::pin(self.frames(now, frames, reply));
+                    if let ControlFlow::Break(ended) = taken.await {
+                        return ended;
+                    }
+                }
+                Taken::Held => {}
+                Taken::Full => return self.too_much(),
             }
         }
+        // The client sends nothing more.
+        let mut is_last = false;
         let draining = self.sessions.inner.tasks.token();
         let mut due = std::pin::pin!(sleep_until(time::now()));
         // One future for all rounds: while nothing changes, a round looks at it and no more. In a box,
@@ -225,12 +251,33 @@ impl Live<'_> {
                 () = draining.cancelled() => return Ended::Draining,
                 // By the room.
                 () = self.outbox.finished() => return Ended::Gone,
-                next = inbound.next() => match next {
+                () = passed(self.open.throttle.until()), if self.open.throttle.is_holding() => {
+                    let now = time::now();
+                    // It waits for us, and not the other way round.
+                    self.open.heartbeat.heard(now);
+                    let expires = self.open.credentials.expires();
+                    if let ControlFlow::Break(ended) = Box::pin(self.resume(now)).await {
+                        return ended;
+                    }
+                    if self.open.credentials.expires() != expires {
+                        due.as_mut().reset(now);
+                    }
+                    if is_last && !self.open.throttle.is_holding() {
+                        return Ended::Left;
+                    }
+                }
+                next = inbound.next(), if !is_last && self.open.throttle.takes(I::WAITS) => match next {
+                    None if self.open.throttle.is_holding() => is_last = true,
                     None => return Ended::Left,
                     Some(Err(reason)) => return Ended::Closed(reason),
-                    Some(Ok(Delivery { frames, reply })) => {
+                    Some(Ok(delivery)) => {
                         let now = time::now();
                         self.open.heartbeat.heard(now);
+                        let (frames, reply) = match self.open.throttle.take(now, delivery) {
+                            Taken::Paid(Delivery { frames, reply }) => (frames, reply),
+                            Taken::Held => continue,
+                            Taken::Full => return self.too_much(),
+                        };
                         let expires = self.open.credentials.expires();
                         if let ControlFlow::Break(ended) = self.frames(now, frames, reply).await {
                             return ended;
@@ -271,6 +318,22 @@ impl Live<'_> {
                 }
             }
         }
+    }
+
+    /// Takes what has been paid meanwhile.
+    async fn resume(&mut self, now: Instant) -> ControlFlow<Ended> {
+        while let Some(Delivery { frames, reply }) = self.open.throttle.resume(now) {
+            self.frames(now, frames, reply).await?;
+        }
+        if self.open.throttle.is_over(now) {
+            return ControlFlow::Break(self.too_much());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn too_much(&mut self) -> Ended {
+        self.open.throttle.end(&CloseReason::RateLimited);
+        Ended::Closed(CloseReason::RateLimited)
     }
 
     async fn frames(
@@ -396,6 +459,15 @@ impl Live<'_> {
     }
 }
 
+/// When `at` has passed; never, if there is none.
+async fn passed(at: Option<Instant>) {
+    match at {
+        // In a box: few sessions are ever held back.
+        Some(at) => Box::pin(sleep_until(at)).await,
+        None => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -437,14 +509,11 @@ mod tests {
         };
         let metrics = Metrics::new();
         let log = Arc::new(MemoryLog::new(metrics.log.clone()));
-        let registry = Registry::new(
-            room::Config::default(),
-            log,
-            Quarantine::in_memory(),
-            metrics.room,
-            Tasks::new(),
-        );
-        // Nobody here answers pings.
+        // Nobody here answers pings, or reads all the time.
+        let lagging_max = Duration::from_secs(100_000);
+        let config = room::Config { lagging_max, ..room::Config::default() };
+        let quarantine = Quarantine::in_memory();
+        let registry = Registry::new(config, log, quarantine, metrics.room, Tasks::new());
         let config =
             Config { heartbeat_timeout: Duration::from_secs(100_000), ..Config::default() };
         let authenticator = Authenticator::new(&auth, metrics.auth).unwrap();
@@ -485,6 +554,8 @@ mod tests {
     struct Frames(mpsc::Receiver<Frame>);
 
     impl Inbound for Frames {
+        const WAITS: bool = true;
+
         async fn next(&mut self) -> Option<Result<Delivery, CloseReason>> {
             let frame = self.0.recv().await?;
             Some(Ok(Delivery { frames: vec![frame], reply: None }))
@@ -572,6 +643,8 @@ mod tests {
         /// Always has a frame, until `0`.
         struct Flood(Instant, Option<Join>);
         impl Inbound for Flood {
+            const WAITS: bool = true;
+
             async fn next(&mut self) -> Option<Result<Delivery, CloseReason>> {
                 let join = self.1.take().map(|join| Frame::Join(Box::new(join)));
                 let frames = vec![join.unwrap_or(Frame::Pong)];
@@ -595,6 +668,8 @@ mod tests {
         /// Always has a frame; after the first hundred the token is taken back.
         struct Flood(Option<Join>, usize, Authenticator, auth::Config);
         impl Inbound for Flood {
+            const WAITS: bool = true;
+
             async fn next(&mut self) -> Option<Result<Delivery, CloseReason>> {
                 let Self(join, count, authenticator, config) = self;
                 *count += 1;

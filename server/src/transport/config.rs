@@ -1,10 +1,13 @@
 //! The settings of the doors.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
-use super::tls;
+use super::{addresses::Network, tls};
 
 /// The settings of the doors: the table `[transport]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +22,13 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// Connections at most.
     pub connections_max: usize,
+    /// Connections from one address at most, where all addresses of an IPv6 /64 are one; 0 is no
+    /// limit. 1000: a large office behind one address. It keeps one machine from taking all of
+    /// `connections_max`.
+    pub connections_per_address_max: usize,
+    /// Addresses and networks from which any number of connections may come: proxies, which bring
+    /// everybody, and this machine.
+    pub unlimited_addresses: Vec<Network>,
     /// Streams of one connection at most. 100 is right for clients that connect directly; a proxy
     /// needs as many as it has users on one connection.
     pub streams_per_connection_max: u32,
@@ -35,10 +45,17 @@ pub struct Config {
     /// HTTP/2: the connection is cut if a ping is not answered within this.
     #[serde(with = "humantime_serde")]
     pub keepalive_timeout: Duration,
-    /// How long the first byte of a connection may take, the TLS handshake, and in HTTP/1 the head of
-    /// a request.
+    /// How long the TLS handshake may take, the beginning of a connection from which its protocol is
+    /// known, and in HTTP/1 the head of a request.
     #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
+    /// How long the request of a call that is not a stream may take to arrive.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+    /// HTTP/2: a connection without streams is closed after this, at most after twice as long. A
+    /// client that comes back later pays one round trip for it.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
     /// HTTP/2: bytes that a client may send on one stream before they are read.
     pub stream_window_bytes: u32,
     /// HTTP/2: bytes that a client may send on one connection before they are read. Far more than a
@@ -57,6 +74,10 @@ impl Default for Config {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
             allowed_origins: Vec::new(),
             connections_max: 20_000,
+            connections_per_address_max: 1000,
+            unlimited_addresses: [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]
+                .map(Network::of)
+                .to_vec(),
             streams_per_connection_max: 100,
             message_bytes_max: 4 << 20,
             documents_per_socket_max: 100,
@@ -64,6 +85,8 @@ impl Default for Config {
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
             stream_window_bytes: 64 << 10,
             connection_window_bytes: 16 << 20,
             stream_send_bytes: 64 << 10,
@@ -121,8 +144,14 @@ impl Config {
                         must be more than 0"
                 .to_owned());
         }
-        if self.header_timeout.is_zero() {
-            return Err("transport.header_timeout must be more than 0s".to_owned());
+        for (key, timeout) in [
+            ("header_timeout", self.header_timeout),
+            ("request_timeout", self.request_timeout),
+            ("idle_timeout", self.idle_timeout),
+        ] {
+            if timeout.is_zero() {
+                return Err(format!("transport.{key} must be more than 0s"));
+            }
         }
         if self.stream_send_bytes < 16 << 10 {
             return Err(

@@ -8,10 +8,11 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::Router;
-use http::{Request, Response, header};
+use http::{HeaderMap, Request, Response, header};
 use hyper::body::Incoming;
 use tonic::{body::Body, server::NamedService};
 use tower::Service;
@@ -19,6 +20,7 @@ use tower::Service;
 use super::{
     grpc::{Collaboration, generated::collaboration_service_server::CollaborationServiceServer},
     hocuspocus::Hocuspocus,
+    timely::Timely,
     websocket::{Offer, Upgrades, credentials, percent_decoded},
     y_websocket::{self, YWebSocket},
 };
@@ -29,23 +31,26 @@ pub struct Doors {
     collaboration: Option<CollaborationServiceServer<Collaboration>>,
     websockets: Option<Upgrades>,
     router: Router,
+    request_timeout: Duration,
 }
 
 impl Doors {
     /// The collaboration service, WebSockets, and everything including the service for those who do
-    /// not come natively.
+    /// not come natively. What is not a stream has to be asked for within `request_timeout`.
     pub(super) fn new(
         collaboration: CollaborationServiceServer<Collaboration>,
         websockets: Upgrades,
         router: Router,
+        request_timeout: Duration,
     ) -> Self {
-        Self { collaboration: Some(collaboration), websockets: Some(websockets), router }
+        let (collaboration, websockets) = (Some(collaboration), Some(websockets));
+        Self { collaboration, websockets, router, request_timeout }
     }
 
     /// A router alone.
     #[must_use]
-    pub fn plain(router: Router) -> Self {
-        Self { collaboration: None, websockets: None, router }
+    pub fn plain(router: Router, request_timeout: Duration) -> Self {
+        Self { collaboration: None, websockets: None, router, request_timeout }
     }
 }
 
@@ -64,10 +69,17 @@ impl Service<Request<Incoming>> for Doors {
         {
             return Box::pin(std::future::ready(Ok(door.answer(upgrades, request))));
         }
+        let within = self.request_timeout;
+        let method = native_method(request.uri().path(), request.headers());
         match &mut self.collaboration {
-            Some(collaboration) if is_native(&request) => collaboration.call(request),
+            // It goes on for as long as its session.
+            Some(collaboration) if method == Some("Edit") => collaboration.call(request),
+            Some(collaboration) if method.is_some() => {
+                collaboration.call(request.map(|body| Timely::new(body, within)))
+            }
             _ => {
-                let answer = self.router.call(request.map(axum::body::Body::new));
+                let body = |body| axum::body::Body::new(Timely::new(body, within));
+                let answer = self.router.call(request.map(body));
                 Box::pin(async move { answer.await.map(|response| response.map(Body::new)) })
             }
         }
@@ -105,17 +117,13 @@ impl WebSocketDoor {
     }
 }
 
-/// A native gRPC call of the collaboration service.
-fn is_native(request: &Request<Incoming>) -> bool {
+/// The method of the collaboration service that is called natively.
+fn native_method<'a>(path: &'a str, headers: &HeaderMap) -> Option<&'a str> {
     let service = <CollaborationServiceServer<Collaboration> as NamedService>::NAME;
-    let path = request.uri().path().strip_prefix('/');
-    let method = path.and_then(|path| path.strip_prefix(service));
-    let kind = request.headers().get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
-    method.is_some_and(|method| method.starts_with('/'))
-        && kind.is_some_and(|kind| {
-            kind.strip_prefix(b"application/grpc").is_some_and(|rest| {
-                // Not application/grpc-web.
-                matches!(rest.first(), None | Some(b'+' | b';'))
-            })
-        })
+    let path = path.strip_prefix('/').and_then(|path| path.strip_prefix(service));
+    let method = path.and_then(|path| path.strip_prefix('/'))?;
+    let kind = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes)?;
+    let rest = kind.strip_prefix(b"application/grpc")?;
+    // Not application/grpc-web.
+    matches!(rest.first(), None | Some(b'+' | b';')).then_some(method)
 }

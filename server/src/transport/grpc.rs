@@ -103,6 +103,9 @@ struct Streamed {
 }
 
 impl Inbound for Streamed {
+    // h2 ends a connection on which many small frames wait, with everybody's streams on it.
+    const WAITS: bool = false;
+
     async fn next(&mut self) -> Option<Result<Delivery, CloseReason>> {
         let message = match self.stream.message().await {
             Ok(message) => message?,

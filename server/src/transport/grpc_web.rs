@@ -106,6 +106,8 @@ impl Drop for Fed {
 }
 
 impl Inbound for Published {
+    const WAITS: bool = true;
+
     async fn next(&mut self) -> Option<Result<Delivery, CloseReason>> {
         self.deliveries.recv().await.map(Ok)
     }

@@ -4,6 +4,7 @@
 //! [`session::Frame`](crate::session::Frame), encodes [`session::Event`](crate::session::Event), and
 //! decides nothing else.
 
+mod addresses;
 mod admin;
 pub mod codec;
 mod config;
@@ -18,6 +19,7 @@ mod listener;
 mod origins;
 mod pages;
 mod status;
+mod timely;
 pub mod tls;
 mod websocket;
 mod y_websocket;
@@ -36,6 +38,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use self::websocket::Upgrades;
 pub use self::{
+    addresses::Network,
     admin::{Readiness, admin_router},
     config::Config,
     doors::Doors,
@@ -170,7 +173,7 @@ pub fn doors(
         // Outside of gRPC-Web, which would answer a preflight request with 400.
         .layer(cors(origins.clone()));
     let websockets = Upgrades::new(sessions.clone(), config.clone(), origins.clone(), drain_spread);
-    Ok((Doors::new(collaboration, websockets, router), Health { reporter }))
+    Ok((Doors::new(collaboration, websockets, router, config.request_timeout), Health { reporter }))
 }
 
 fn cors(origins: Origins) -> CorsLayer {

@@ -41,7 +41,9 @@ pub(super) fn reason(reason: &CloseReason) -> ErrorReason {
         CloseReason::RateLimited => ErrorReason::RateLimited,
         CloseReason::HeartbeatTimeout(_) => ErrorReason::HeartbeatTimeout,
         CloseReason::TooSlow(_) => ErrorReason::TooSlow,
-        CloseReason::TooManySessions(_) => ErrorReason::TooManySessions,
+        CloseReason::TooManySessions(_) | CloseReason::TooManySessionsOfPrincipal(_) => {
+            ErrorReason::TooManySessions
+        }
         CloseReason::TooManyRooms(_) => ErrorReason::TooManyRooms,
         CloseReason::Overloaded => ErrorReason::Overloaded,
         CloseReason::Busy => ErrorReason::Busy,

@@ -8,9 +8,8 @@ use cowrite_server::crdt::{Document, validate};
 use libfuzzer_sys::fuzz_target;
 
 /// Two clients have typed in it.
-static STATE: &[u8] = &[
-    2, 1, 9, 0, 4, 1, 1, b'r', 3, b'a', b'b', b'c', 1, 1, 0, 0x84, 9, 1, 2, b'x', b'y', 0,
-];
+static STATE: &[u8] =
+    &[2, 1, 9, 0, 4, 1, 1, b'r', 3, b'a', b'b', b'c', 1, 1, 0, 0x84, 9, 1, 2, b'x', b'y', 0];
 
 fuzz_target!(|input: &[u8]| {
     static SIZE: LazyLock<usize> = LazyLock::new(|| {

@@ -48,6 +48,7 @@ impl State {
         }
         let parts = self.document.checkpoint_parts()?;
         let state = parts.state();
+        self.document.recount(state)?;
         self.document_bytes = state.len();
         self.full = Some(chunks(state, self.head, Some(&self.document.state_vector())));
         self.since_checkpoint = SinceCheckpoint {
@@ -78,7 +79,7 @@ mod tests {
         ids::{DocumentId, Epoch, Principal, SessionId},
         log::{Loaded, Record},
         metrics::Metrics,
-        room::config::Config,
+        room::{catch_up::CatchUps, config::Config},
     };
 
     /// A room without sessions, whose document was loaded from this many updates, at most 128.
@@ -94,7 +95,8 @@ mod tests {
         let loaded = Loaded { epoch: Epoch([1; 16]), checkpoint: None, tail };
         let (id, config) = (DocumentId::parse("doc").unwrap(), Arc::new(Config::default()));
         let (metrics, sessions) = (Metrics::new().room, Arc::default());
-        State::new(id, config, metrics, Some(&loaded), sessions, false).unwrap()
+        let catch_ups = Arc::new(CatchUps::new(1, 1, metrics.clone()));
+        State::new(id, config, metrics, Some(&loaded), sessions, catch_ups, false).unwrap()
     }
 
     #[test]

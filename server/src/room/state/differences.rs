@@ -9,6 +9,7 @@ use crate::{
     crdt::Fault,
     ids::{Sequence, SessionId},
     room::{
+        catch_up::Charge,
         error::CloseReason,
         outbox::{Chunk, Event, Shared, Update},
     },
@@ -63,21 +64,28 @@ impl State {
             self.members.iter().filter(|(id, member)| wants(member) && !waits(**id, member));
         let asking: Vec<_> = asking.map(|(id, _)| *id).collect();
         for session in asking {
-            let Some(member) = self.members.get_mut(&session) else { continue };
-            let Some(Asked { state_vector, .. }) = member.asked.take() else { continue };
-            self.asking -= 1;
-            self.lagging -= usize::from(member.lagging.take().is_some());
-            let outbox = Arc::clone(&member.outbox);
+            let asked = self.members.get(&session).and_then(|member| member.asked.as_ref());
+            let Some(state_vector) = asked.map(|asked| asked.state_vector.clone()) else {
+                continue;
+            };
             // An empty state vector is a count of 0.
             let difference = if matches!(state_vector[..], [] | [0]) {
-                self.full()?
+                Some(self.full()?)
             } else {
-                match self.document.diff(&state_vector)? {
-                    Ok(diff) => chunks(&diff, self.head, Some(&self.document.state_vector())),
+                let document = self.document.state_vector();
+                match self.private(&state_vector, Some(&document))? {
+                    Ok(difference) => difference,
                     Err(malformed) => return Err(Fault { what: malformed.to_string() }),
                 }
             };
-            outbox.resync(difference);
+            // It waits for others to take theirs.
+            let Some(difference) = difference else { continue };
+            self.catch_up_begins(session);
+            let Some(member) = self.members.get_mut(&session) else { continue };
+            member.asked = None;
+            self.asking -= 1;
+            self.lagging -= usize::from(member.lagging.take().is_some());
+            member.outbox.resync(difference);
         }
         Ok(())
     }
@@ -87,17 +95,23 @@ impl State {
         if self.lagging == 0 {
             return Ok(());
         }
-        for member in self.members.values_mut() {
-            let Some(lagging) = &member.lagging else { continue };
-            if !member.outbox.is_drained() {
-                continue;
-            }
-            match self.document.diff(&lagging.state_vector)? {
-                Ok(diff) => member.outbox.resync(chunks(&diff, self.head, None)),
+        let drained = |(session, member): (&SessionId, &Member)| {
+            let lagging = member.lagging.as_ref().filter(|_| member.outbox.is_drained())?;
+            Some((*session, lagging.state_vector.clone()))
+        };
+        let drained: Vec<_> = self.members.iter().filter_map(drained).collect();
+        for (session, state_vector) in drained {
+            let difference = match self.private(&state_vector, None)? {
+                Ok(difference) => difference,
                 Err(malformed) => return Err(Fault { what: malformed.to_string() }),
+            };
+            let Some(member) = self.members.get_mut(&session) else { continue };
+            // Else it waits for others to take theirs.
+            if let Some(difference) = difference {
+                member.outbox.resync(difference);
+                member.lagging = None;
+                self.lagging -= 1;
             }
-            member.lagging = None;
-            self.lagging -= 1;
         }
         Ok(())
     }
@@ -139,11 +153,22 @@ impl Recent {
 
 /// An update (yrs v1) in parts.
 pub(super) fn chunks(update: &Bytes, sequence: Sequence, asked: Option<&Bytes>) -> Vec<Event> {
+    charged_chunks(update, sequence, asked, None)
+}
+
+/// An update (yrs v1) in parts, which are counted together.
+pub(super) fn charged_chunks(
+    update: &Bytes,
+    sequence: Sequence,
+    asked: Option<&Bytes>,
+    charge: Option<&Arc<Charge>>,
+) -> Vec<Event> {
     let parts = update.len().div_ceil(CHUNK_BYTES_MAX).max(1);
     let part = |i: usize| {
         let bytes = update.slice(i * CHUNK_BYTES_MAX..update.len().min((i + 1) * CHUNK_BYTES_MAX));
         let (last, total, asked) = (i + 1 == parts, update.len(), asked.cloned());
-        Event::Chunk(Shared::new(Chunk { bytes, last, sequence, total, asked }))
+        let chunk = Chunk { bytes, last, sequence, total, asked };
+        Event::Chunk(Shared::charged(chunk, charge.cloned()))
     };
     (0..parts).map(part).collect()
 }

@@ -7,6 +7,7 @@
 //! `updates` has what becomes of an update, `differences` what brings a session up to date, and
 //! `checkpoints` when one is made; here is who comes and goes, and the order of it all.
 
+mod catch_up;
 mod checkpoints;
 mod differences;
 mod updates;
@@ -26,12 +27,14 @@ use tokio::sync::{Notify, oneshot};
 
 pub(super) use self::checkpoints::CheckpointJob;
 use self::{
+    catch_up::CatchingUp,
     checkpoints::SinceCheckpoint,
     differences::{Asked, Recent, chunks, event_bytes},
 };
 use super::{
     Incoming, Join, Presence, Rules,
     awareness::{Announced, AwarenessState, AwarenessTable, RENEW_INTERVAL},
+    catch_up::CatchUps,
     config::Config,
     error::CloseReason,
     held::Held,
@@ -45,6 +48,10 @@ use crate::{
     metrics::{ReasonLabels, RoomMetrics},
     time::{self, Instant},
 };
+
+/// How many updates are taken one by one in a room whose document has faulted, where it is not known on
+/// which.
+const CAREFUL_UPDATES: usize = 1000;
 
 /// What a room decides.
 #[derive(Debug)]
@@ -85,13 +92,19 @@ pub(super) struct State {
     since_checkpoint: SinceCheckpoint,
     /// An upper bound of the size of the document, and the size when it was last measured.
     document_bytes: usize,
-    /// Batches of one, because the document has faulted before.
-    careful: bool,
+    /// The document has faulted before: this many updates are taken one by one, so that the next fault
+    /// names its sender.
+    careful: usize,
     idle_since: Option<Instant>,
     /// When the room was made.
     created: Instant,
     /// How many sessions there are, for those outside.
     sessions: Arc<AtomicUsize>,
+    catch_ups: Arc<CatchUps>,
+    /// When to look whether sessions take the state that they joined with, while there are such.
+    look_up_at: Option<Instant>,
+    /// When to look whether there is room again for a difference that waits.
+    look_at: Option<Instant>,
 }
 
 /// A session that waits to be let in, and how to tell it.
@@ -109,6 +122,8 @@ struct Member {
     /// What the session has asked for a difference with.
     asked: Option<Asked>,
     held: Option<Box<Held>>,
+    /// How it takes the state that it joined with, if it has not taken it.
+    catching_up: Option<CatchingUp>,
     /// The highest id of its updates that is durable.
     durable: u64,
 }
@@ -128,6 +143,10 @@ struct Commit {
     /// The sessions with updates in it, and the highest update id of each.
     origins: Vec<(SessionId, u64)>,
     arrivals: Vec<Instant>,
+    /// The updates, until it is known that the document bears them.
+    incoming: Vec<Incoming>,
+    /// Sessions with updates in it that had been held.
+    released: Vec<SessionId>,
 }
 
 /// What is to be written.
@@ -162,6 +181,7 @@ impl State {
         metrics: RoomMetrics,
         loaded: Option<&Loaded>,
         sessions: Arc<AtomicUsize>,
+        catch_ups: Arc<CatchUps>,
         careful: bool,
     ) -> Result<Self, Fault> {
         let checkpoint = loaded.and_then(|loaded| loaded.checkpoint.as_ref());
@@ -211,10 +231,13 @@ impl State {
             // A v2 checkpoint is smaller than the v1 state, which is what the limit is about; 4
             // times is more than was ever seen, and a bound that is reached is measured.
             document_bytes: 4 * checkpoint_bytes + tail_bytes,
-            careful,
+            careful: if careful { CAREFUL_UPDATES } else { 0 },
             idle_since: Some(created),
             config,
             sessions,
+            catch_ups,
+            look_up_at: None,
+            look_at: None,
         })
     }
 
@@ -334,6 +357,7 @@ impl State {
             }
         }
         self.end_lagging(now);
+        self.end_catching_up(now);
         self.end_holding(now);
         if self.yjs > 0 && self.renew_due <= now {
             self.renew_due = now + RENEW_INTERVAL;
@@ -371,7 +395,9 @@ impl State {
         let held = (self.holding > 0).then(|| held.map(|held| held.since).min()).flatten();
         let held = held.map(|since| since + self.config.held_max);
         let renew = (self.yjs > 0).then_some(self.renew_due);
-        [fan_out, lagging, idle, held, renew, self.awareness_at()].into_iter().flatten().min()
+        let catch_up = self.catch_up_at();
+        let all = [fan_out, lagging, idle, held, renew, self.awareness_at(), catch_up];
+        all.into_iter().flatten().min()
     }
 
     /// Nobody has been here for long enough that the room may leave memory.
@@ -458,6 +484,42 @@ impl State {
         self.sessions.store(0, Ordering::Relaxed);
     }
 
+    /// Whether the room can go on after a fault, with the document as it is in the log: nothing that
+    /// anybody was told is ahead of that.
+    pub(super) fn can_recover(&self) -> bool {
+        !self.writing && self.commit.is_some()
+    }
+
+    /// Goes on with the document of `loaded`, after a fault in a batch that was not written. Whoever
+    /// was alone in the batch is ended; otherwise its updates are taken again, one by one. Returns
+    /// whether that could be.
+    pub(super) fn recover(&mut self, loaded: &mut Self) -> bool {
+        let Some(commit) = self.commit.take() else { return false };
+        if (loaded.head, loaded.epoch) != (self.head, self.epoch) {
+            return false;
+        }
+        std::mem::swap(&mut self.document, &mut loaded.document);
+        self.document_bytes = loaded.document_bytes;
+        let is_owned = self.config.client_ids_owned;
+        for member in self.members.values_mut() {
+            let owner = is_owned.then_some(&member.principal);
+            member.author = owner.map_or(Author::NOBODY, |owner| self.document.author(owner));
+        }
+        for session in commit.released {
+            // What it had sent is gone. Coming back, it sends it again.
+            self.end(session, CloseReason::RoomRestarted);
+        }
+        match &commit.origins[..] {
+            [(culprit, _)] => self.end(*culprit, CloseReason::PoisonousUpdate),
+            _ => self.careful = self.careful.max(commit.incoming.len()),
+        }
+        for incoming in commit.incoming.into_iter().rev() {
+            // Those of a session that was ended are passed over.
+            self.staged.push_front(incoming);
+        }
+        true
+    }
+
     /// After a fault: ends the session that caused it, if that is known.
     pub(super) fn end_culprit(&mut self) {
         if let Some(Commit { origins, .. }) = self.commit.take()
@@ -536,8 +598,9 @@ impl State {
             _ if join.rules == Rules::Yjs => Vec::new(),
             Some(updates) => updates.clone(),
             None if join.state_vector.is_empty() => self.full()?,
-            None => match self.document.diff(&join.state_vector)? {
-                Ok(diff) => chunks(&diff, self.head, Some(&self.document.state_vector())),
+            None => match self.private(&join.state_vector, Some(&self.document.state_vector()))? {
+                Ok(Some(difference)) => difference,
+                Ok(None) => return Ok(Err(CloseReason::Overloaded)),
                 Err(malformed) => {
                     return Ok(Err(CloseReason::MalformedFrame(malformed.to_string())));
                 }
@@ -551,6 +614,7 @@ impl State {
             sync_sequence: self.head,
             resumed: resumed.is_some(),
         })));
+        let is_given = !initial.is_empty();
         for event in initial {
             join.outbox.push(event);
         }
@@ -567,9 +631,13 @@ impl State {
             lagging: None,
             asked: None,
             held: None,
+            catching_up: None,
             durable: 0,
         };
         self.members.insert(join.session, member);
+        if is_given {
+            self.catch_up_begins(join.session);
+        }
         Ok(Ok(()))
     }
 

@@ -80,21 +80,24 @@ impl State {
         if matches!(log, LogState::Failed | LogState::Closed) {
             return Err(Failed::Append);
         }
-        let count = if self.careful { 1 } else { BATCH_UPDATES_MAX };
+        let count = if self.careful > 0 { 1 } else { BATCH_UPDATES_MAX };
         let count = count.min(self.staged.len());
+        self.careful = self.careful.saturating_sub(count);
         let staged: Vec<_> = self.staged.drain(..count).collect();
         let mut batch = Batch::default();
         let mut origins: Vec<(SessionId, u64)> = Vec::new();
         let mut arrivals = Vec::with_capacity(count);
         let mut records = Vec::with_capacity(count);
+        let (mut kept, mut released) = (Vec::with_capacity(count), Vec::new());
         for incoming in staged {
             let Incoming { session, update_id, arrived, .. } = incoming;
             match self.consider(&mut batch, &incoming, log)? {
                 Verdict::Taken(principal) => {
-                    let update = incoming.update.bytes;
+                    let update = incoming.update.bytes.clone();
                     records.push(NewRecord { principal, session, update });
+                    kept.push(incoming);
                 }
-                Verdict::Known => {}
+                Verdict::Known => kept.push(incoming),
                 Verdict::Incomplete(lacks) => {
                     self.hold(now, incoming, lacks);
                     continue;
@@ -115,6 +118,7 @@ impl State {
                 }
                 arrivals.push(arrived);
                 note_origin(&mut origins, session, update_id);
+                released.push(session);
             }
         }
         self.fan_out = Some(now);
@@ -123,7 +127,8 @@ impl State {
             return Ok(None);
         }
         // Before it is applied, so that a fault finds who caused it.
-        self.commit = Some(Commit { batch, event: None, origins, arrivals });
+        let incoming = kept;
+        self.commit = Some(Commit { batch, event: None, origins, arrivals, incoming, released });
         let Some(commit) = &mut self.commit else { return Ok(None) };
         let (document, batch) = (&mut self.document, &mut commit.batch);
         commit.event = if batch.work() > HEAVY_WORK {
@@ -137,6 +142,8 @@ impl State {
             self.acknowledge_known(&origins);
             return Ok(None);
         }
+        // The mailbox has room for others.
+        (commit.incoming, commit.released) = (Vec::new(), Vec::new());
         self.document_bytes += commit.batch.bytes();
         let time_ms = time::wall_ms();
         Ok(Some(Append { document: self.id.clone(), time_ms, updates: records }))

@@ -94,6 +94,8 @@ impl Drop for Fed {
 }
 
 impl Inbound for Fed {
+    const WAITS: bool = true;
+
     async fn next(&mut self) -> Option<Result<Delivery, CloseReason>> {
         std::future::poll_fn(|cx| {
             let mut slot = self.slot.lock();
