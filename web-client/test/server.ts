@@ -7,6 +7,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const READY_WITHIN = 20_000;
+/** How often other ports are tried. */
+const STARTS_MAX = 5;
 
 /** The binary: `COWRITE_BIN`, or what `cargo build` makes. */
 function binary(): string {
@@ -23,6 +25,9 @@ function binary(): string {
   return path;
 }
 
+/** Settings by their names in docs/configuration.md: `{ 'room.checkpoint_updates': 50 }`. */
+export type Settings = Readonly<Record<`${string}.${string}`, string | number | boolean>>;
+
 /** A server on a port of its own, with a directory of its own. */
 export class TestServer {
   readonly url: string;
@@ -32,15 +37,24 @@ export class TestServer {
   private constructor(
     private readonly port: number,
     private readonly adminPort: number,
+    private readonly settings: Settings,
   ) {
     this.url = `http://127.0.0.1:${port}`;
   }
 
   /** Starts one on free ports. */
-  static async start(): Promise<TestServer> {
-    const server = new TestServer(await freePort(), await freePort());
-    await server.start();
-    return server;
+  static async start(settings: Settings = {}): Promise<TestServer> {
+    for (let attempt = 1; ; attempt++) {
+      const server = new TestServer(await freePort(), await freePort(), settings);
+      try {
+        await server.start();
+        return server;
+      } catch (error) {
+        await server.dispose();
+        // A port may be taken between the look and the start.
+        if (attempt === STARTS_MAX) throw error;
+      }
+    }
   }
 
   /** Starts it again, on the same port. */
@@ -54,7 +68,7 @@ export class TestServer {
         ...['--listen', `127.0.0.1:${port}`],
         ...['--admin', `127.0.0.1:${adminPort}`],
       ],
-      { stdio: 'ignore', env: environment() },
+      { stdio: 'ignore', env: { ...environment(), ...variables(this.settings) } },
     );
     this.process = child;
     const end = Date.now() + READY_WITHIN;
@@ -65,6 +79,18 @@ export class TestServer {
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
     throw new Error(`the server ended with status ${child.exitCode}`);
+  }
+
+  /** The metrics of operators: samples by name and labels, as they are written. */
+  async metrics(): Promise<ReadonlyMap<string, number>> {
+    const answer = await fetch(`http://127.0.0.1:${this.adminPort}/metrics`);
+    const lines = (await answer.text()).split('\n').filter((line) => /^[a-z]/.test(line));
+    return new Map(
+      lines.map((line) => {
+        const end = line.lastIndexOf(' ');
+        return [line.slice(0, end), Number(line.slice(end))];
+      }),
+    );
   }
 
   /** `kill -9`. */
@@ -101,6 +127,14 @@ export class TestServer {
 function environment(): NodeJS.ProcessEnv {
   return Object.fromEntries(
     Object.entries(process.env).filter(([name]) => !name.startsWith('COWRITE_')),
+  );
+}
+
+/** The environment variables that make these settings. */
+function variables(settings: Settings): Record<string, string> {
+  const name = (key: string) => `COWRITE_${key.toUpperCase().replaceAll('.', '__')}`;
+  return Object.fromEntries(
+    Object.entries(settings).map(([key, value]) => [name(key), String(value)]),
   );
 }
 
