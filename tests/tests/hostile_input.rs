@@ -17,15 +17,9 @@
 use std::{path::Path, time::Duration};
 
 use cowrite_proto::v1::Join;
-use cowrite_server::{
-    auth::Access,
-    metrics::{RestartCause, RestartLabels},
-};
+use cowrite_server::auth::Access;
 use cowrite_tests::{
-    Door, Hostile, Issuer, Participant, RawSession, ServerProcess, TestServer, assert_converged,
-    channel, http_get, join,
-    parts::{Parts, after, in_root},
-    refused, setting, soon, up,
+    Door, Hostile, Issuer, Participant, ServerProcess, channel, http_get, join, setting, soon,
 };
 use tokio::{
     task::JoinSet,
@@ -200,46 +194,4 @@ async fn who_is_attacked_from_all_sides_goes_on_as_if_nothing_was() {
             assert!(text.contains(word), "{word} was acknowledged");
         }
     }
-}
-
-#[tokio::test]
-async fn an_update_that_faults_ends_who_sent_it_and_nobody_else() {
-    let server = TestServer::start().await;
-    let mut alice = Participant::join(&server, Door::Edit, "notes").await;
-    let mut bob = Participant::join(&server, Door::Publish, "notes").await;
-    alice.type_text("kept").await;
-    bob.wait_for_text("kept").await;
-
-    // "r" stands to the left of "c"; what claims to stand between "c" and "r" is placed differently by
-    // everybody.
-    let letter = |letter: u8| [1, letter];
-    let between = [&[0xc4, 10, 0, 20, 0][..], &letter(b'r')].concat();
-    let base = Parts::default()
-        .client(30, 0, vec![between])
-        .client(20, 0, vec![after(4, (10, 0), &letter(b'c'))])
-        .client(10, 0, vec![in_root(4, "other", &letter(b'a'))]);
-    let claim = [&[0xc4, 20, 0, 30, 0][..], &letter(b'x')].concat();
-    let claim = Parts::default().client(40, 0, vec![claim]);
-    let (mut mallory, _) =
-        RawSession::open(server.channel(), Door::Edit, join("notes")).await.unwrap();
-    mallory.send([up::update(1, base.build()), up::update(2, claim.build())]).await.unwrap();
-    let status = soon("the end of who sent it", async {
-        loop {
-            if let Err(status) = mallory.next().await {
-                return status;
-            }
-        }
-    });
-    assert_eq!(refused(&status.await).reason, "MALFORMED_UPDATE");
-
-    // The others are in the sessions that they were in, and go on.
-    bob.type_text(", and more").await;
-    alice.wait_for_text("kept, and more").await;
-    bob.wait_for_acks().await;
-    assert!(alice.closing.is_none() && bob.closing.is_none());
-    let cause = RestartLabels { cause: RestartCause::Fault };
-    assert_eq!(server.metrics().room.restarts.get_or_create(&cause).get(), 1);
-    let mut carol = Participant::join(&server, Door::Edit, "notes").await;
-    carol.wait_for_text("kept, and more").await;
-    assert_converged([("alice", alice.doc()), ("bob", bob.doc()), ("carol", carol.doc())]);
 }

@@ -31,6 +31,9 @@ pub enum Rejection {
     /// There would be too much of something.
     #[error(transparent)]
     Excess(Excess),
+    /// It may be taken, but not in one batch with those before it.
+    #[error("the batch is full")]
+    Full,
 }
 
 /// yrs panicked or broke a promise: what the document in memory holds is not known any more.

@@ -4,8 +4,9 @@
 //! beside yrs, in runs: what one client typed in one place is one run, however long. With it an update
 //! is judged before yrs applies it. Refused is what makes yrs fault, recurse or search without end,
 //! and what no Yjs client ever writes: structs that wait for themselves, an item in something that is
-//! no shared type or between two of them, shared types nested too deep, and items by the thousand
-//! that all claim one place. It also says which structs are comments.
+//! no shared type or between two of them, shared types nested too deep, items by the thousand that all
+//! claim one place, and what is divided into pieces for yrs to put together. It also says which structs
+//! are comments.
 
 use std::hash::{BuildHasher as _, Hash};
 
@@ -28,9 +29,21 @@ pub const TYPE_DEPTH_MAX: u16 = 256;
 /// claim the same one, 40 ns each (measured): 2 s, where an editor's update takes a few.
 const STEPS_MAX: u64 = 50_000_000;
 
-/// How many leaps are looked through for whether something stands to the left of itself, before yrs
-/// is asked.
-const ANCESTORS_MAX: usize = 64;
+/// How many bytes yrs may copy at most while it joins the structs of one transaction: those of one client
+/// that stand in a row become one, and each is copied once for each that is in front of it, all of which
+/// it keeps until the end. Yjs joins them itself, so that an update has few; in a batch there are the
+/// keystrokes of one client, half a megabyte for a thousand.
+pub(super) const JOINED_MAX: u64 = 128 << 20;
+
+/// What a value takes in yrs, in bytes, without what it refers to.
+const VALUE_BYTES: u64 = 24;
+
+/// How many values an update may make yrs copy at most by splitting what they are in: 2.5 ns each
+/// (measured), 10 s. In an array of 100 000 values somebody can change 40 000 places at once.
+const COPIED_MAX: u64 = 4_000_000_000;
+
+/// How many values are copied in a step.
+const COPIED_PER_STEP: u64 = 16;
 
 /// A root or a shared type, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,13 +74,14 @@ struct SpotInfo {
 }
 
 /// A run of clocks of one client in one place.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run {
     start: u32,
     end: u32,
     spot: Spot,
     /// Its content is gone, so that what is put into it goes nowhere.
     is_deleted: bool,
+    has_values: bool,
 }
 
 /// Where the structs of a client do not just go on: what one of them stands between. Those after it, up
@@ -104,6 +118,12 @@ impl Client {
         found.copied().filter(|run| (run.start..run.end).contains(&clock))
     }
 
+    /// Where the struct that `clock` is in ends, at the latest.
+    fn end_of_struct(&self, run: Run, clock: u32) -> u32 {
+        let after = self.leaps.partition_point(|leap| leap.clock <= clock);
+        self.leaps.get(after).map_or(run.end, |leap| leap.clock.min(run.end))
+    }
+
     /// The last leap up to a clock that there is.
     fn leap(&self, clock: u32) -> Option<Leap> {
         match self.leaps.last() {
@@ -114,15 +134,6 @@ impl Client {
             }
         }
     }
-}
-
-/// An item that claims to stand between two others, of which it is not known that the one is to the
-/// left of the other: two people put something into one place. yrs has to show where it stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Claim {
-    pub(super) item: StructId,
-    pub(super) left: StructId,
-    pub(super) right: StructId,
 }
 
 /// How much of a document there may be.
@@ -157,6 +168,9 @@ pub enum Excess {
     /// Items that claim one place.
     #[error("the update has too many items for one place in a document of this size")]
     Steps,
+    /// Structs that are one.
+    #[error("the update is divided into too many pieces of what is one")]
+    Pieces,
 }
 
 /// Where each struct of a document is.
@@ -219,15 +233,32 @@ pub(super) struct Plan<'a> {
     spots: SmallVec<[SpotInfo; 1]>,
     /// As in [`Joints`].
     newest: HashMap<u64, u64>,
-    claims: SmallVec<[Claim; 1]>,
     subdocuments: usize,
     /// Steps that yrs may take.
     work: u64,
+    /// Bytes that it may copy while it joins structs.
+    joined: u64,
+    /// Values that it may copy while it splits structs.
+    copied: u64,
 }
+
+/// What one client put in a row in a transaction, which yrs joins at its end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    kind: Kind,
+    right: Option<StructId>,
+    /// How many there are in front of the next one.
+    count: u64,
+}
+
+/// The last row of each client in a transaction.
+pub(super) type Rows = HashMap<u64, Row>;
 
 /// What of a client is planned.
 #[derive(Clone, Debug)]
 struct Planned {
+    /// Its last row, in the transaction.
+    row: Option<Row>,
     /// Its next clock.
     clock: u32,
     /// Its steps by index, in the order of their clocks.
@@ -261,9 +292,14 @@ impl Plan<'_> {
         self.work
     }
 
-    /// What has to be looked at when yrs has applied the update.
-    pub(super) fn claims(&self) -> &[Claim] {
-        &self.claims
+    /// How many bytes yrs copies, at most, while it joins what the update brings.
+    pub(super) fn joined(&self) -> u64 {
+        self.joined
+    }
+
+    /// The last rows of the clients.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (u64, Row)> + '_ {
+        self.planned.iter().filter_map(|(client, planned)| Some((*client, planned.row?)))
     }
 
     fn step(&self, at: u32) -> Option<&Step> {
@@ -302,23 +338,27 @@ impl Outline {
     pub(super) fn plan<'a>(
         &self,
         update: &'a [u8],
+        rows: &Rows,
         strictness: Strictness<'_>,
     ) -> Result<Plan<'a>, Rejection> {
+        let mut planner = Planner { outline: self, rows, plan: Plan::default(), strictness };
         let mut structs: SmallVec<[Struct<'a>; 1]> = SmallVec::new();
         // For each client, its next struct and the one after its last.
         let mut sections: SmallVec<[(u64, usize, usize); 1]> = SmallVec::new();
         validate::walk(update, &mut |visit| {
-            if let Visit::Struct(item) = visit {
-                let (client, at) = (item.clocks.client, structs.len());
-                match sections.last_mut() {
-                    Some((last, _, end)) if *last == client => *end = at + 1,
-                    _ => sections.push((client, at, at + 1)),
+            match visit {
+                Visit::Struct(item) => {
+                    let (client, at) = (item.clocks.client, structs.len());
+                    match sections.last_mut() {
+                        Some((last, _, end)) if *last == client => *end = at + 1,
+                        _ => sections.push((client, at, at + 1)),
+                    }
+                    structs.push(item);
                 }
-                structs.push(item);
+                Visit::Deletion(range) => planner.delete(range),
             }
             Ok::<(), Malformed>(())
         })?;
-        let mut planner = Planner { outline: self, plan: Plan::default(), strictness };
         if sections.len() <= 1 {
             for item in &structs {
                 if planner.missing(item).is_some() {
@@ -331,6 +371,9 @@ impl Outline {
         }
         let plan = planner.plan;
         if let Strictness::Client(quotas) = strictness {
+            if plan.copied > COPIED_MAX {
+                return Err(Rejection::Excess(Excess::Steps));
+            }
             self.check(&plan, quotas)?;
         }
         Ok(plan)
@@ -404,7 +447,7 @@ impl Outline {
         for Step { clocks, kind, right, spot, follows } in plan.steps {
             let ClockRange { client, start, end } = clocks;
             let client = self.clients.entry(client).or_default();
-            let joins = follows && kind == Kind::Run && client.last == Some((kind, right));
+            let joins = follows && kind.is_joined() && client.last == Some((kind, right));
             if !joins {
                 self.structs += 1;
                 if let Some(info) = self.spots.get_mut(spot.index()) {
@@ -412,10 +455,13 @@ impl Outline {
                 }
             }
             client.last = Some((kind, right));
-            let is_deleted = kind == Kind::Deleted;
+            let (is_deleted, has_values) = (kind == Kind::Deleted, kind == Kind::Values);
+            let run = Run { start, end, spot, is_deleted, has_values };
             match client.runs.last_mut() {
-                Some(last) if last.spot == spot && last.is_deleted == is_deleted => last.end = end,
-                _ => client.runs.push(Run { start, end, spot, is_deleted }),
+                Some(last) if (Run { start: last.start, end: last.end, ..run }) == *last => {
+                    last.end = end;
+                }
+                _ => client.runs.push(run),
             }
         }
     }
@@ -435,6 +481,7 @@ impl Outline {
 /// Makes a plan.
 struct Planner<'o, 'q, 'a> {
     outline: &'o Outline,
+    rows: &'o Rows,
     plan: Plan<'a>,
     strictness: Strictness<'q>,
 }
@@ -535,7 +582,7 @@ impl<'a> Planner<'_, '_, 'a> {
             && spot != Spot::NOWHERE
             && !goes_on
         {
-            self.between(StructId { client, clock }, left, right)?;
+            self.between(left, right, spot)?;
         }
         if spot != Spot::NOWHERE {
             // What stands behind something that was collected stands at the beginning.
@@ -546,18 +593,28 @@ impl<'a> Planner<'_, '_, 'a> {
                 self.add_type(StructId { client, clock }, spot)?;
             }
         }
+        if let Some(left) = left {
+            self.split(left, 1);
+        }
+        // What stands right behind `left` begins there since then.
+        let behind = left.map(|left| StructId { clock: left.clock + 1, ..left });
+        if let Some(next) = right.filter(|_| !goes_on && behind != right) {
+            self.split(next, 0);
+        }
+        let row = self.join_row(item.kind, clocks, right, follows);
         self.plan.subdocuments += usize::from(item.kind == Kind::Subdocument);
         let at = u32::try_from(self.plan.steps.len()).unwrap_or(u32::MAX);
         self.plan.steps.push(Step { clocks, kind: item.kind, right, spot, follows });
         match self.plan.planned.get_mut(client) {
             Some(planned) => {
                 planned.clock = end;
+                planned.row = row;
                 planned.steps.push(at);
             }
             None => {
                 let steps = SmallVec::from_buf_and_len([at, 0], 1);
                 let leaps = SmallVec::new();
-                self.plan.planned.add(client, Planned { clock: end, steps, leaps });
+                self.plan.planned.add(client, Planned { row, clock: end, steps, leaps });
             }
         }
         if !goes_on && let Some(planned) = self.plan.planned.get_mut(client) {
@@ -566,41 +623,67 @@ impl<'a> Planner<'_, '_, 'a> {
         Ok(())
     }
 
-    /// Looks whether `left` is to the left of `right`, between which `item` is to stand. Where that is
-    /// not known here it is noted as a claim.
-    fn between(
+    /// Counts what yrs copies while it joins a struct with those in front of it, and returns the row that
+    /// it is in.
+    fn join_row(
         &mut self,
-        item: StructId,
-        left: StructId,
-        right: StructId,
-    ) -> Result<(), Rejection> {
-        // One of them was put beside the other.
-        if self.leap(left).is_some_and(|leap| leap.right == Some(right))
-            || self.left_of(right) == Some(left)
-        {
+        kind: Kind,
+        clocks: ClockRange,
+        right: Option<StructId>,
+        follows: bool,
+    ) -> Option<Row> {
+        let bytes = match kind {
+            Kind::Text => 1,
+            Kind::Values => VALUE_BYTES,
+            Kind::Collected | Kind::Deleted | Kind::Type | Kind::Subdocument | Kind::Single => {
+                return None;
+            }
+        };
+        let row = match self.plan.planned.get(clocks.client) {
+            Some(planned) => planned.row,
+            None => self.rows.get(&clocks.client).copied(),
+        };
+        let row = row.filter(|row| follows && (row.kind, row.right) == (kind, right));
+        // The first may follow what is in the document.
+        let count = row.map_or(1, |row| row.count + 1);
+        let length = u64::from(clocks.end - clocks.start);
+        self.plan.joined += row.map_or(0, |row| row.count) * length * bytes;
+        Some(Row { kind, right, count })
+    }
+
+    /// Counts the values that yrs copies when it splits a struct of them `after` values behind `id`.
+    fn split(&mut self, id: StructId, after: u32) {
+        let Some(client) = self.outline.clients.get(&id.client) else { return };
+        let Some(run) = client.run(id.clock).filter(|run| run.has_values) else { return };
+        let is_first = client.leap(id.clock).is_some_and(|leap| leap.clock == id.clock);
+        if after == 0 && (is_first || id.clock == run.start) {
+            return;
+        }
+        let copied = client.end_of_struct(run, id.clock).saturating_sub(id.clock + after);
+        self.plan.copied = self.plan.copied.saturating_add(copied.into());
+        self.plan.work += u64::from(copied) / COPIED_PER_STEP;
+    }
+
+    /// Counts what the deletion of a range costs.
+    fn delete(&mut self, range: ClockRange) {
+        let ClockRange { client, start, end } = range;
+        self.split(StructId { client, clock: start }, 0);
+        if let Some(last) = end.checked_sub(1) {
+            self.split(StructId { client, clock: last }, 1);
+        }
+    }
+
+    /// An item that is to stand between two others, of which it is not known that the one is to the left
+    /// of the other. Undo in Yjs also makes such for which it is the other way round, or that have the
+    /// same neighbour on both sides: yrs looks for their places as far as the end.
+    fn between(&mut self, left: StructId, right: StructId, spot: Spot) -> Result<(), Rejection> {
+        let is_known = self.leap(left).is_some_and(|leap| leap.right == Some(right))
+            || self.left_of(right) == Some(left);
+        if is_known {
             return Ok(());
         }
-        // Whatever stands behind something, stands to its right.
-        let mut behind = left;
-        for _ in 0..ANCESTORS_MAX {
-            let leap = self.leap(behind);
-            let since = leap.map_or(0, |leap| leap.clock);
-            if behind.client == right.client && (since..=behind.clock).contains(&right.clock) {
-                if self.is_strict() {
-                    return Err(broken("an item to the right of what it is to the left of"));
-                }
-                break;
-            }
-            match leap.and_then(|leap| leap.left) {
-                Some(next) => behind = next,
-                None => break,
-            }
-        }
-        self.plan.claims.push(Claim { item, left, right });
-        // yrs is asked for the places of all three, for each of which it walks there.
-        let info = self.spot_of(Some(left)).and_then(|spot| self.outline.info(&self.plan, spot));
-        let structs = info.map_or(0, |info| info.structs);
-        self.add_work(3 * (u64::from(structs) + self.plan.steps.len() as u64))
+        let structs = self.outline.info(&self.plan, spot).map_or(0, |info| info.structs);
+        self.add_work(u64::from(structs) + self.plan.steps.len() as u64)
     }
 
     fn left_of(&self, id: StructId) -> Option<StructId> {
@@ -725,8 +808,8 @@ impl<'a> Planner<'_, '_, 'a> {
             let is_before = |at: &u32| step(at).is_some_and(|step| step.clocks.end <= id.clock);
             let step = steps.get(steps.partition_point(is_before)).and_then(step)?;
             let ClockRange { start, end, .. } = step.clocks;
-            let is_deleted = step.kind == Kind::Deleted;
-            let run = Run { start, end, spot: step.spot, is_deleted };
+            let (is_deleted, has_values) = (step.kind == Kind::Deleted, step.kind == Kind::Values);
+            let run = Run { start, end, spot: step.spot, is_deleted, has_values };
             (start <= id.clock).then_some(run)
         })
     }

@@ -342,34 +342,82 @@ fn an_item_is_in_one_shared_type_that_is_one() {
 }
 
 #[test]
-fn an_item_stands_between_its_neighbours_and_not_the_other_way_round() {
+fn what_undo_in_yjs_makes_is_taken_also_with_its_neighbours_reversed() {
     let text = |letter: u8| [1, letter];
     let base = Parts::default()
         .client(3, 0, vec![beside(4, Some((1, 0)), Some((2, 0)), &text(b'r'))])
         .client(2, 0, vec![beside(4, Some((1, 0)), None, &text(b'c'))])
         .client(1, 0, vec![in_root(4, "t", &[3, b'a', b'b', b'd'])]);
-    let claim = |left, right| {
+    let between = |left, right| {
         Parts::default().client(9, 0, vec![beside(4, Some(left), Some(right), &text(b'x'))])
     };
-    // To the right of itself, and of what stands behind it.
-    for (left, right) in [((1, 1), (1, 1)), ((1, 2), (1, 0)), ((2, 0), (1, 0))] {
+    // Its neighbours are one and the same, or the wrong way round, as those of its author or of others.
+    for (left, right) in [((1, 1), (1, 1)), ((1, 2), (1, 0)), ((2, 0), (1, 0)), ((2, 0), (3, 0))] {
         let mut document = Document::new();
         offer(&mut document, &base).unwrap();
-        let said = refused(&mut document, &claim(left, right));
-        assert_eq!(said, "an item to the right of what it is to the left of");
+        assert!(offer(&mut document, &between(left, right)).unwrap());
+        let parts = document.checkpoint_parts().unwrap();
+        assert!(faithful_checkpoint(&parts).unwrap().is_some(), "{left:?} {right:?}");
     }
-    // "r" is to the left of "c", which shows when yrs has placed it.
+}
+
+#[test]
+fn what_yrs_joins_is_bounded_in_an_update_and_in_a_batch() {
+    let value = |before: Option<u32>| match before {
+        None => in_root(8, "r", NULL),
+        Some(before) => beside(8, Some((1, before)), None, NULL),
+    };
+    let pieces = |range: std::ops::Range<u32>| {
+        let start = range.start;
+        let structs = range.map(|i| value(i.checked_sub(1))).collect();
+        Parts::default().client(1, start, structs).build()
+    };
+    let check = |document: &mut Document, batch: &mut Batch, update: &Bytes| {
+        let scan = validate::update(update).unwrap();
+        document.check(batch, update, &scan, ANYBODY).unwrap()
+    };
     let mut document = Document::new();
-    offer(&mut document, &base).unwrap();
-    let (update, mut batch) = (claim((2, 0), (3, 0)).build(), Batch::default());
-    let scan = validate::update(&update).unwrap();
-    assert_eq!(document.check(&mut batch, &update, &scan, ANYBODY).unwrap(), Ok(true));
-    let fault = document.apply(&mut batch).unwrap_err();
-    assert_eq!(fault.what, "an item does not stand between its neighbours");
-    // The right way round it may.
+    let all = check(&mut document, &mut Batch::default(), &pieces(0..10_000));
+    assert_eq!(all, Err(Rejection::Excess(Excess::Pieces)));
+    // A tenth of it each time is taken, but not all in one batch.
+    let (mut batch, mut batches) = (Batch::default(), 1);
+    for start in (0..10_000).step_by(1000) {
+        let update = pieces(start..start + 1000);
+        match check(&mut document, &mut batch, &update) {
+            Ok(true) => {}
+            Err(Rejection::Full) => {
+                assert!(batch.transient_bytes() > 1 << 20);
+                document.apply(&mut std::mem::take(&mut batch)).unwrap();
+                batches += 1;
+                assert_eq!(check(&mut document, &mut batch, &update), Ok(true));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    document.apply(&mut batch).unwrap();
+    assert!((3..=5).contains(&batches), "{batches}");
+    // As many that are not one.
+    let front = |i: u32| match i.checked_sub(1) {
+        None => in_root(8, "other", NULL),
+        Some(before) => beside(8, None, Some((2, before)), NULL),
+    };
+    let list = (0..10_000).map(front).collect();
+    assert!(offer(&mut document, &Parts::default().client(2, 0, list)).unwrap());
+}
+
+#[test]
+fn an_update_splits_values_in_so_many_places_and_not_in_more() {
     let mut document = Document::new();
-    offer(&mut document, &base).unwrap();
-    assert!(offer(&mut document, &claim((3, 0), (2, 0))).unwrap());
+    let mut content = vec![0xc0, 0x84, 0x3d];
+    content.resize(content.len() + 1_000_000, 126);
+    let values = Parts::default().client(1, 0, vec![in_root(8, "r", &content)]);
+    offer(&mut document, &values).unwrap();
+    let splits = |count: u32| {
+        let split = |i| beside(8, Some((1, 2 * i)), Some((1, 2 * i + 1)), NULL);
+        Parts::default().client(2, 0, (0..count).map(split).collect())
+    };
+    assert_eq!(offer(&mut document, &splits(5000)), Err(Rejection::Excess(Excess::Steps)));
+    assert!(offer(&mut document, &splits(10)).unwrap());
 }
 
 #[test]

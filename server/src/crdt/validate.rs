@@ -87,14 +87,23 @@ pub(super) enum Kind {
     Collected,
     /// Deleted: its place is known, its content is gone.
     Deleted,
-    /// Text, or values: neighbours become one struct.
-    Run,
+    /// Text: neighbours become one struct.
+    Text,
+    /// Values: neighbours become one struct.
+    Values,
     /// A shared type, which other structs can be in.
     Type,
     /// A subdocument.
     Subdocument,
     /// Anything else, which is one clock long.
     Single,
+}
+
+impl Kind {
+    /// Neighbours become one struct.
+    pub(super) fn is_joined(self) -> bool {
+        matches!(self, Self::Text | Self::Values)
+    }
 }
 
 /// Where a struct says that it belongs.
@@ -307,7 +316,7 @@ impl<'a> Scanner<'a> {
             // Binary.
             3 => self.cursor.blob().map(|_| (Kind::Single, 1))?,
             // Text, whose length is counted in UTF-16 code units.
-            4 => (Kind::Run, utf16_length(self.cursor.string()?)),
+            4 => (Kind::Text, utf16_length(self.cursor.string()?)),
             // Embed.
             5 => self.cursor.json().map(|()| (Kind::Single, 1))?,
             // Format: a key and a value.
@@ -322,7 +331,7 @@ impl<'a> Scanner<'a> {
                 for _ in 0..count {
                     self.cursor.value(VALUE_DEPTH_MAX)?;
                 }
-                (Kind::Run, count)
+                (Kind::Values, count)
             }
             // Subdocument: a guid and its options.
             9 => {
@@ -385,7 +394,7 @@ impl<'a> Scanner<'a> {
 }
 
 /// The length in UTF-16 code units: characters outside the basic plane count twice.
-fn utf16_length(text: &str) -> u64 {
+pub(super) fn utf16_length(text: &str) -> u64 {
     if text.is_ascii() {
         return text.len() as u64;
     }

@@ -119,9 +119,10 @@ impl From<Rejection> for Refusal {
         match rejection {
             Rejection::Incomplete(incomplete) => incomplete.into(),
             Rejection::Malformed(source) => Self::Malformed { source, hint: "" },
-            other @ (Rejection::Taken(_) | Rejection::NoComment | Rejection::Excess(_)) => {
-                Self::Rejected(other)
-            }
+            other @ (Rejection::Taken(_)
+            | Rejection::NoComment
+            | Rejection::Excess(_)
+            | Rejection::Full) => Self::Rejected(other),
         }
     }
 }

@@ -54,7 +54,12 @@ pub fn prepare(updates: &[Bytes], bytes_max: usize) -> Result<Prepared, Refusal>
         let (mut batch, mut later, mut missing) = (Batch::default(), Vec::new(), None);
         let before = waiting.len();
         for (update, scan) in waiting {
-            match document.check(&mut batch, update, &scan, ANYBODY)? {
+            let mut checked = document.check(&mut batch, update, &scan, ANYBODY)?;
+            if checked == Err(Rejection::Full) {
+                document.apply(&mut std::mem::take(&mut batch))?;
+                checked = document.check(&mut batch, update, &scan, ANYBODY)?;
+            }
+            match checked {
                 Ok(_) if batch.len() < BATCH_UPDATES => {}
                 Ok(_) => drop(document.apply(&mut std::mem::take(&mut batch))?),
                 Err(Rejection::Incomplete(incomplete)) => {

@@ -69,7 +69,7 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
@@ -83,7 +83,7 @@ mod tests {
     };
 
     /// A room without sessions, whose document was loaded from this many updates, at most 128.
-    fn idle_room(updates: u8) -> State {
+    pub(in crate::room::state) fn idle_room(updates: u8) -> State {
         let record = |clock: u8| {
             // One struct of client 1: the text "x" in front of the root "r"; no deletions.
             let update = Bytes::from(vec![1, 1, 1, clock, 4, 1, 1, b'r', 1, b'x', 0]);

@@ -1,6 +1,8 @@
 //! What becomes of the updates of a batch: taken, known already, held, or refused.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
+
+use parking_lot::Mutex;
 
 use super::{Commit, Failed, Member, State, event_bytes};
 use crate::{
@@ -24,6 +26,12 @@ const BATCH_UPDATES_MAX: usize = 1000;
 /// milliseconds.
 const HEAVY_WORK: u64 = 10_000;
 
+/// Batches that take more of the memory than this while they are applied wait for each other: they take
+/// up to a tenth of a gigabyte, for some tenths of a second.
+const LARGE_BYTES: u64 = 8 << 20;
+
+static LARGE: Mutex<()> = Mutex::new(());
+
 /// An update that was held and lacks nothing any more: its session and id, when it arrived, and its
 /// record if it brings something; or why it is not taken all the same.
 type Released = (SessionId, u64, Instant, Result<Option<NewRecord>, Rejection>);
@@ -36,6 +44,8 @@ enum Verdict {
     Known,
     /// It lacks something.
     Incomplete(Incomplete),
+    /// It is for the next batch.
+    Later,
     /// It was refused, or its session has ended.
     Dropped,
 }
@@ -83,13 +93,13 @@ impl State {
         let count = if self.careful > 0 { 1 } else { BATCH_UPDATES_MAX };
         let count = count.min(self.staged.len());
         self.careful = self.careful.saturating_sub(count);
-        let staged: Vec<_> = self.staged.drain(..count).collect();
+        let mut staged = self.staged.drain(..count).collect::<VecDeque<_>>();
         let mut batch = Batch::default();
         let mut origins: Vec<(SessionId, u64)> = Vec::new();
         let mut arrivals = Vec::with_capacity(count);
         let mut records = Vec::with_capacity(count);
         let (mut kept, mut released) = (Vec::with_capacity(count), Vec::new());
-        for incoming in staged {
+        while let Some(incoming) = staged.pop_front() {
             let Incoming { session, update_id, arrived, .. } = incoming;
             match self.consider(&mut batch, &incoming, log)? {
                 Verdict::Taken(principal) => {
@@ -102,10 +112,17 @@ impl State {
                     self.hold(now, incoming, lacks);
                     continue;
                 }
+                Verdict::Later => {
+                    staged.push_front(incoming);
+                    break;
+                }
                 Verdict::Dropped => continue,
             }
             arrivals.push(arrived);
             note_origin(&mut origins, session, update_id);
+        }
+        for incoming in staged.into_iter().rev() {
+            self.staged.push_front(incoming);
         }
         if self.holding > 0 {
             for (session, update_id, arrived, record) in self.release_held(&mut batch)? {
@@ -131,8 +148,12 @@ impl State {
         self.commit = Some(Commit { batch, event: None, origins, arrivals, incoming, released });
         let Some(commit) = &mut self.commit else { return Ok(None) };
         let (document, batch) = (&mut self.document, &mut commit.batch);
-        commit.event = if batch.work() > HEAVY_WORK {
-            while_others_go_on(|| document.apply(batch))?
+        let is_large = batch.transient_bytes() > LARGE_BYTES;
+        commit.event = if batch.work() > HEAVY_WORK || is_large {
+            while_others_go_on(|| {
+                let _one_at_a_time = is_large.then(|| LARGE.lock());
+                document.apply(batch)
+            })?
         } else {
             document.apply(batch)?
         };
@@ -199,6 +220,7 @@ impl State {
             // Nothing new: it is acknowledged with the others, all of which it may repeat.
             Ok(false) => Verdict::Known,
             Err(Rejection::Incomplete(lacks)) => Verdict::Incomplete(lacks),
+            Err(Rejection::Full) => Verdict::Later,
             Err(rejection) => {
                 self.reject(*session, *update_id, rejection);
                 Verdict::Dropped
@@ -221,6 +243,8 @@ impl State {
     fn reject(&mut self, session: SessionId, update_id: u64, rejection: Rejection) {
         match rejection {
             Rejection::Incomplete(lacks) => self.end(session, lacks.into()),
+            // It is offered again.
+            Rejection::Full => {}
             Rejection::Malformed(what) => self.end(session, CloseReason::MalformedUpdate(what)),
             Rejection::Taken(client) => self.end(session, CloseReason::ClientIdTaken(client)),
             Rejection::Excess(excess) => {
@@ -264,7 +288,7 @@ impl State {
                 let terms = terms(member.author, held.kind, quotas, comments_root);
                 let CheckedUpdate { bytes, scan } = &held.update;
                 match document.check(batch, bytes, scan, terms) {
-                    Ok(Err(Rejection::Incomplete(_))) => false,
+                    Ok(Err(Rejection::Incomplete(_) | Rejection::Full)) => false,
                     Ok(outcome) => {
                         outcomes.push(outcome);
                         true
@@ -301,5 +325,100 @@ impl State {
         let state = self.full()?.iter().map(event_bytes).sum::<usize>();
         self.document_bytes = state;
         Ok(state + more > max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use tokio::sync::{Semaphore, oneshot};
+
+    use super::*;
+    use crate::{
+        auth::{Access, Grant},
+        ids::Sequence,
+        room::{
+            Join,
+            outbox::{Outbox, OutboxLimits},
+            state::{Write, checkpoints::tests::idle_room},
+        },
+    };
+
+    fn join(
+        room: &mut State,
+        session: SessionId,
+    ) -> (Arc<Outbox>, oneshot::Receiver<Result<(), CloseReason>>) {
+        let outbox = Outbox::new(OutboxLimits { items_max: 100, bytes_max: 1 << 20 });
+        let principal = Principal::new(&session.to_string()).unwrap();
+        let join = Join {
+            session,
+            grant: Grant { principal, access: Access::Write },
+            outbox: Arc::clone(&outbox),
+            state_vector: Bytes::new(),
+            epoch: None,
+            resume: None,
+            awareness_client_id: None,
+            rules: Rules::Cowrite,
+        };
+        let (reply, joined) = oneshot::channel();
+        room.join(Box::new(join), reply);
+        (outbox, joined)
+    }
+
+    fn typed(client: u8, deletions: &[u8]) -> Vec<u8> {
+        [&[1, 1, client, 0, 4, 1, 1, b'r', 1, b'y'][..], deletions].concat()
+    }
+
+    fn incoming(session: SessionId, update: CheckedUpdate) -> Incoming {
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let (kind, arrived) = (UpdateKind::default(), time::now());
+        Incoming { session, update_id: 1, update, kind, arrived, _permit: permit }
+    }
+
+    #[tokio::test]
+    async fn a_fault_ends_who_caused_it_and_nobody_else() {
+        let [alice, mallory, bob] = [1, 2, 3].map(SessionId::from_u64);
+        let mut room = idle_room(1);
+        let sessions = [alice, mallory, bob].map(|session| join(&mut room, session));
+        let now = time::now();
+        room.advance(now, LogState::Writable).unwrap();
+        // The wall is told that it deletes nothing, and it deletes what there is not: yrs keeps that until
+        // it comes, which nobody may be promised.
+        let mut poison = CheckedUpdate::new(typed(20, &[0]).into()).unwrap();
+        poison.bytes = typed(20, &[1, 9, 1, 5, 1]).into();
+        room.stage(incoming(alice, CheckedUpdate::new(typed(10, &[0]).into()).unwrap()));
+        room.stage(incoming(mallory, poison));
+        room.stage(incoming(bob, CheckedUpdate::new(typed(30, &[0]).into()).unwrap()));
+        let later = now + Duration::from_secs(1);
+        assert!(matches!(room.advance(later, LogState::Writable), Err(Failed::Fault(_))));
+        assert!(room.can_recover() && room.recover(&mut idle_room(1)));
+
+        let mut appended = Vec::new();
+        for n in 1..=10 {
+            let at = later + Duration::from_secs(n);
+            match room.advance(at, LogState::Writable) {
+                Ok(Some(Write::Append(append))) => {
+                    appended.extend(append.updates.iter().map(|record| record.session));
+                    let head = Sequence(1 + appended.len() as u64);
+                    room.written(at, Ok(head)).unwrap();
+                }
+                Ok(Some(Write::Create(_))) => panic!("the document is there"),
+                Ok(None) => {}
+                // Alone in its batch.
+                Err(Failed::Fault(_)) => assert!(room.recover(&mut idle_room_with(&appended))),
+                Err(Failed::Append) => panic!("nothing was appended"),
+            }
+        }
+        assert_eq!(appended, [alice, bob]);
+        assert_eq!(sessions.map(|(outbox, _)| outbox.is_finished()), [false, true, false]);
+    }
+
+    /// The room as it is loaded after these have typed.
+    fn idle_room_with(appended: &[SessionId]) -> State {
+        let mut room = idle_room(1);
+        room.head = Sequence(1 + appended.len() as u64);
+        room
     }
 }
