@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use cowrite_proto::v1::{Join, server_frame::Frame as Down};
+use cowrite_proto::v1::{ErrorReason, Join, server_frame::Frame as Down};
 use cowrite_server::{auth::Access, session, shutdown::Tasks, time};
 use cowrite_tests::{
     ChaosProxy, Door, Issuer, Participant, RawSession, TestServer, channel, join, join_as,
@@ -262,6 +262,30 @@ async fn nobody_takes_over_who_somebody_else_is() {
     let mut again = enter("alice", Access::Write, 7).await;
     again.announce(r#"{"user":"alice","n":2}"#).await;
     carol.wait_until("her new session", |p| p.sees(7).is_some_and(|s| s.contains("2"))).await;
+}
+
+#[tokio::test]
+async fn nobody_writes_first_under_the_client_id_that_somebody_else_has_announced() {
+    let issuer = Issuer::new();
+    let server = TestServer::with_config(|config| issuer.configure(config)).await;
+    let enter = async |name: &str| {
+        let token = issuer.token(name, &[("notes", Access::Write)]);
+        let wish = Join { token, ..join_as("notes", 7) };
+        let doc = yrs::Doc::with_client_id(7);
+        Participant::open_with(server.channel(), Door::Edit, wish, doc).await.unwrap()
+    };
+    let mut alice = enter("alice").await;
+    alice.announce("1").await;
+    alice.wait_for_sync().await;
+    let mut mallory = enter("mallory").await;
+    mallory.wait_until("Alice", |p| p.sees(7).is_some()).await;
+    mallory.type_text("forged").await;
+    mallory.wait_until("the end", |p| p.closing.is_some()).await;
+    let reason = mallory.closing.as_ref().unwrap().reason();
+    assert_eq!(reason, ErrorReason::ClientIdTaken);
+    alice.type_text("hers").await;
+    alice.wait_for_acks().await;
+    assert_eq!(alice.text(), "hers");
 }
 
 #[tokio::test]

@@ -157,7 +157,7 @@ impl Document {
         Self { doc, outline, owners, deleted: None, event }
     }
 
-    /// A document from a checkpoint (as [`Self::checkpoint`] makes it) and the updates after it, which
+    /// A document from a checkpoint (as [`faithful_checkpoint`] makes it) and the updates after it, which
     /// all come from our own log.
     ///
     /// # Errors
@@ -222,6 +222,12 @@ impl Document {
         let scan = validate::update(state).map_err(fault)?;
         self.outline.recount(scan.parts);
         Ok(())
+    }
+
+    /// Whether anything was written under this client id.
+    #[must_use]
+    pub fn knows(&self, client: u64) -> bool {
+        self.outline.clock(client) > 0
     }
 
     /// Checks an update (yrs v1, and what [`validate::update`] said of it) against the document and

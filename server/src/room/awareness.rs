@@ -196,6 +196,11 @@ impl AwarenessTable {
         }
     }
 
+    /// Whether somebody else is here under this client id.
+    pub(super) fn is_anothers(&self, client_id: u64, principal: &Principal) -> bool {
+        self.entry(client_id).is_some_and(|entry| !entry.gone && entry.principal != *principal)
+    }
+
     fn entry(&self, client_id: u64) -> Option<&Entry> {
         self.by_client.get(&client_id).and_then(|version| self.by_version.get(version))
     }

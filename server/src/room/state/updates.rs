@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::{Commit, Failed, Member, State, event_bytes};
 use crate::{
-    crdt::{Author, Batch, Fault, Incomplete, Quotas, Rejection, Terms},
+    crdt::{Author, Batch, Fault, Incomplete, Quotas, Rejection, Terms, validate::Scan},
     ids::{Principal, SessionId},
     log::{Append, LogState, NewRecord},
     metrics::ReasonLabels,
@@ -214,6 +214,10 @@ impl State {
             self.refuse(*session, *update_id, reason);
             return Ok(Verdict::Dropped);
         }
+        if let Some(client) = self.announced_by_another(&update.scan, author, &principal) {
+            self.reject(*session, *update_id, Rejection::Taken(client));
+            return Ok(Verdict::Dropped);
+        }
         let terms = terms(author, *kind, &self.quotas, &self.config.comments_root);
         Ok(match self.document.check(batch, &update.bytes, &update.scan, terms)? {
             Ok(true) => Verdict::Taken(principal),
@@ -226,6 +230,22 @@ impl State {
                 Verdict::Dropped
             }
         })
+    }
+
+    /// A client id under which an update is the first to write, while somebody else is here under it, who
+    /// is seen by all and will write soon.
+    fn announced_by_another(
+        &self,
+        scan: &Scan,
+        author: Author,
+        principal: &Principal,
+    ) -> Option<u64> {
+        if author == Author::NOBODY {
+            return None;
+        }
+        let is_new = |client: &u64| !self.document.knows(*client);
+        let is_anothers = |client: &u64| self.awareness.lock().is_anothers(*client, principal);
+        scan.structs.iter().map(|run| run.client).filter(is_new).find(is_anothers)
     }
 
     /// Tells a session that an update was not taken, and lets it go on.
