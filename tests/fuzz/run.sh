@@ -15,7 +15,7 @@ export RUSTFLAGS="--cfg fuzzing -Zsanitizer=address -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
     -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
 export CARGO_TARGET_DIR=${FUZZ_TARGET_DIR:-$PWD/target}
-cargo build --release --target "$triple"
+cargo build --locked --release --target "$triple"
 
 "$CARGO_TARGET_DIR/$triple/release/seeds"
 targets=${TARGETS:-$(ls targets | sed 's/\.rs$//')}

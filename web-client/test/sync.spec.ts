@@ -223,6 +223,7 @@ describe('a server that goes and comes', () => {
     const forks: ForkEvent[] = [];
     const closed: ClosedEvent[] = [];
     provider.on('fork', (event) => forks.push(event));
+    provider.on('closed', (event) => closed.push(event));
     await provider.whenSynced();
     text(provider).insert(0, 'the old history');
     await provider.whenSaved();
@@ -235,7 +236,6 @@ describe('a server that goes and comes', () => {
     await other.whenSynced();
     text(other).insert(0, 'the new history');
     await other.whenSaved();
-    provider.on('closed', (event) => closed.push(event));
     await until('the fork is told', () => forks.length > 0);
     await until('it is final', () => closed.some((event) => event.permanent));
     expect(closed.at(-1)).toMatchObject({ reason: 'EPOCH_MISMATCH', permanent: true });
