@@ -26,8 +26,8 @@ run() {
     local target=$1
     mkdir -p "new/$target" "corpus/$target" "seeds/$target"
     local into=("new/$target" "corpus/$target" "seeds/$target")
-    # 512 MiB in all, 64 MiB at once; what takes more than 100 ms of processor time the targets find
-    # themselves, a second of real time is a hang.
+    # 1 GiB in all, with the sanitizer's own, 64 MiB at once; what takes more than 100 ms of processor time the targets find
+    # themselves, ten seconds of real time are a hang.
     if "$CARGO_TARGET_DIR/$triple/release/$target" "${into[@]}" -max_total_time="$seconds" \
         -max_len=16384 -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=64 -detect_leaks=0 \
         -artifact_prefix="findings/$target-" -print_final_stats=1 >"new/$target.log" 2>&1
